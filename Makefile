@@ -1,0 +1,41 @@
+# `make` alone lists the verbs.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+help:  ## list the verbs
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: help install lock demo test check bench docs
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+install: $(VENV)/installed  ## make the virtual environment from the lock
+
+lock:  ## resolve requirements.lock again (needs uv)
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	  --extra dev --python-version 3.11 pyproject.toml -o requirements.lock --quiet
+
+demo: install  ## send real clips through everything and show the result
+	$(BIN)/echobeam demo --root ./echobeam-demo
+
+test: install  ## run the whole test suite
+	$(BIN)/pytest
+
+check: install  ## everything CI runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/pytest --cov
+
+bench: install  ## quick run of every benchmark
+	$(BIN)/python -m benchmarks.pipeline --quick
+
+docs: install  ## regenerate the reference pages
+	$(BIN)/python docs/generate.py

@@ -1,0 +1,59 @@
+"""The `echobeam` command: verbs that are loaded only when used.
+
+Each verb is a click command owned by the package that does the work. `echobeam --help` reads the
+table below and imports none of them.
+"""
+
+from importlib import import_module
+from typing import Final, NamedTuple
+
+import click
+
+
+class Verb(NamedTuple):
+    """Where a verb's click command lives, and its line in `echobeam --help`."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+VERBS: Final = {
+    "up": Verb("beam_jobs.verbs.up", "up", "Run the listener and the worker together."),
+    "listen": Verb("dicom_listener.verbs", "listen", "Receive studies over C-STORE."),
+    "work": Verb("beam_jobs.verbs.work", "work", "Process complete studies into Parquet."),
+    "studies": Verb("dicom_listener.verbs", "studies", "Show where each study is; retry a failed one."),
+    "query": Verb("beam_jobs.verbs.query", "query", "Run one SQL statement over the results."),
+    "retrain": Verb("beam_jobs.verbs.retrain", "retrain", "Build the pool, retrain, promote if better."),
+    "models": Verb("echo_models.verbs", "models", "List, show, promote and roll back models."),
+    "train": Verb("echo_models.verbs", "train", "Train one model on the phantom from a seed."),
+    "phantom": Verb("beam_jobs.verbs.phantom", "phantom", "Write synthetic frames or DICOM studies."),
+    "demo": Verb("beam_jobs.verbs.demo", "demo", "Send real clips through everything and show the result."),
+    "doctor": Verb("beam_jobs.verbs.doctor", "doctor", "Check the set-up and say what to do."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when they are named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        command = getattr(import_module(verb.module), verb.attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{verb.module}.{verb.attribute} is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
+
+
+@click.command(cls=_LazyGroup, name="echobeam", epilog="\b\nExample:\n  echobeam up --root ./echobeam-data")
+@click.version_option(package_name="echobeam")
+def main() -> None:
+    """Receive echo studies from a PACS, take the patient out, and write Parquet."""

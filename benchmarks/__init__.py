@@ -1,0 +1,1 @@
+"""Benchmarks: each runs alone as `python -m benchmarks.NAME [--quick] [--json]` and prints ratios."""
