@@ -1,11 +1,12 @@
 """The `echobeam` command: verbs that are loaded only when used.
 
 Each verb is a click command owned by the package that does the work. `echobeam --help` reads the
-table below and imports none of them.
+table below and imports none of them. A package that is absent because only the listener is
+installed ends in one line that says which extra brings it.
 """
 
 from importlib import import_module
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -33,6 +34,40 @@ VERBS: Final = {
 }
 
 
+EXTRA_OF_MODULE: Final = {
+    **dict.fromkeys(
+        (
+            "PIL",
+            "apache_beam",
+            "duckdb",
+            "gdcm",
+            "h5py",
+            "jpeg_ls",
+            "keras",
+            "numpy",
+            "openjpeg",
+            "pyarrow",
+            "scipy",
+            "simplejpeg",
+            "tensorflow",
+        ),
+        "worker",
+    ),
+    "data_store": "demo",
+    "deid_data": "demo",
+}
+"""Which extra installs a module that the listener alone does not need."""
+
+
+class MissingExtraError(click.ClickException):
+    """A verb needs an extra that is not installed. The command ends with code 2."""
+
+    exit_code = 2
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f"this verb needs {module}, which is not installed: pip install 'echobeam[{extra}]'")
+
+
 class _LazyGroup(click.Group):
     """A group whose commands are imported when they are named."""
 
@@ -47,6 +82,20 @@ class _LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{verb.module}.{verb.attribute} is not a click command")
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb.
+
+        Raises:
+            MissingExtraError: when a module of an extra that is not installed is imported.
+        """
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            module = (error.name or "").partition(".")[0]
+            if module not in EXTRA_OF_MODULE:
+                raise
+            raise MissingExtraError(module, EXTRA_OF_MODULE[module]) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
