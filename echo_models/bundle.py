@@ -1,0 +1,254 @@
+"""Bundles: a trained model in a folder, with its contract, and what runs it.
+
+A folder holds `model.keras`, `bundle.json` and `MODEL_CARD.md`. Weights may be stored as float16:
+Keras loads them into float32 variables.
+"""
+
+import io
+import json
+import tempfile
+import threading
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from echo_models.errors import BundleError
+from echo_models.manifest import CARD, MANIFEST, MODEL, Interval, Manifest, Mask, sha256_of, verify
+from echo_models.preprocessing import shrink, to_input
+
+SMALL_BATCH: Final = 8
+"""Frames that do not fill a batch are given in pieces of this many: two shapes are compiled, no more."""
+
+_CACHED_BUNDLES: Final = 8
+"""Two versions of each task: enough for a change of models, and memory stays flat for weeks."""
+
+_EPOCH_OF_ZIP: Final = (1980, 1, 1, 0, 0, 0)
+
+
+class Bundle:
+    """A loaded model that keeps its contract. Any thread may use it.
+
+    Attributes:
+        manifest: what it reads and gives.
+        folder: where it was loaded from.
+    """
+
+    def __init__(self, manifest: Manifest, folder: Path, model: keras.Model) -> None:
+        self.manifest = manifest
+        self.folder = folder
+        self._model = model
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """Name task and version, as the tables have it."""
+        return self.manifest.name
+
+    def predict(self, frames: npt.NDArray[np.uint8], batch_size: int = 64) -> npt.NDArray[np.float32]:
+        """Run the model on frames; they are brought to its size, and masks back to theirs.
+
+        Args:
+            frames: [N, H, W], uint8, masked as the manifest says. N may be 0.
+            batch_size: frames of a full batch; always give the same, each is compiled once.
+
+        Returns:
+            float32 probabilities. Tasks "fov" and "lv": of inside, [N, H, W]; "view": [N, K] in the
+            order of the manifest's classes; "lvh": of hypertrophy, [N].
+
+        Raises:
+            ValueError: if frames are not uint8 of rank 3, or batch_size is not positive.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be positive; received {batch_size}")
+        inputs = shrink(frames, self.manifest.rows, self.manifest.columns)
+        parts = [
+            self._predict_padded(to_input(inputs[start:stop]), size)
+            for start, stop, size in _batches(len(frames), batch_size)
+        ]
+        if not parts:  # the shapes of nothing, and frames are still checked
+            parts = [self._predict_padded(to_input(inputs), min(SMALL_BATCH, batch_size))]
+        return self._as_promised(np.concatenate(parts), *frames.shape[1:])
+
+    def _predict_padded(self, inputs: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
+        padded = np.zeros((size, *inputs.shape[1:]), np.float32)
+        padded[: len(inputs)] = inputs
+        # Keras builds its compiled function on first use and guards that with nothing.
+        with self._lock:
+            outputs = self._model.predict_on_batch(padded)
+        return np.asarray(outputs, np.float32)[: len(inputs)]
+
+    def _as_promised(
+        self, outputs: npt.NDArray[np.float32], rows: int, columns: int
+    ) -> npt.NDArray[np.float32]:
+        match self.manifest.task:
+            case "fov" | "lv":
+                return shrink(outputs[..., 1], rows, columns)
+            case "lvh":
+                return outputs[:, -1]
+            case _:
+                return outputs
+
+
+def _batches(frames: int, batch_size: int) -> list[tuple[int, int, int]]:
+    """Cut frames into full batches and small pieces: (start, stop, padded size)."""
+    full = frames - frames % batch_size
+    small = min(SMALL_BATCH, batch_size)
+    cuts = [(start, start + batch_size, batch_size) for start in range(0, full, batch_size)]
+    return cuts + [(start, min(start + small, frames), small) for start in range(full, frames, small)]
+
+
+def write_bundle(
+    folder: Path,
+    model: keras.Model,
+    *,
+    task: str,
+    version: str,
+    classes: Sequence[str],
+    mask: Mask,
+    training: Mapping[str, Any],
+    metrics: Mapping[str, Interval],
+    card: str,
+    float16: bool = True,
+) -> Path:
+    """Write a bundle; the same model gives the same bytes.
+
+    Args:
+        folder: the bundle's own folder; made, and must be empty.
+        model: reads [N, rows, columns, 1] as `to_input` gives it. Gives [N, rows, columns, 2] for
+            "fov" and "lv", [N, K] for "view", [N, 1] or [N, 2] for "lvh"; probabilities.
+        task: one of `echo_models.manifest.TASKS`.
+        version: unique within the task; letters, digits, dot, dash and underscore.
+        classes: in the order of the output; for a mask, outside and inside.
+        mask: what frames must be masked by before they are given.
+        training: what it takes to train it again; must be JSON.
+        metrics: by name, on held-out frames.
+        card: text of the model card, Markdown.
+        float16: halve the file; weights lose digits beyond the third.
+
+    Returns:
+        the folder.
+
+    Raises:
+        BundleError: if the folder is not empty, the model does not fit the task, or the manifest
+            would not be valid.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise BundleError(
+            f"a bundle is written into an empty folder; {folder} is not. Choose another version"
+        )
+    _, rows, columns, _ = model.input_shape
+    _check_output(task, model.output_shape, (rows, columns), len(classes))
+    (folder / MODEL).write_bytes(_portable(model, float16=float16))
+    (folder / CARD).write_text(card, encoding="utf-8")
+    contract = {
+        "task": task,
+        "version": version,
+        "classes": list(classes),
+        "rows": rows,
+        "columns": columns,
+        "mask": mask,
+        "training": dict(training),
+        "metrics": {name: interval.model_dump() for name, interval in metrics.items()},
+        "files": {name: sha256_of(folder / name) for name in (CARD, MODEL)},
+    }
+    try:
+        manifest = Manifest.model_validate(contract)
+    except ValueError as error:
+        raise BundleError(f"bundle {task} {version} would not be valid: {error}") from error
+    # Last: a folder without it is no bundle.
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Load a bundle after checking every digest.
+
+    Raises:
+        BundleError: if a file is missing or altered, or the model does not fit its manifest.
+    """
+    manifest = verify(folder)
+    model = keras.models.load_model(folder / MODEL, compile=False)
+    if model.input_shape[1:] != (manifest.rows, manifest.columns, 1):
+        raise BundleError(
+            f"bundle {folder} promises input [N, {manifest.rows}, {manifest.columns}, 1]; "
+            f"its model reads {list(model.input_shape)}"
+        )
+    _check_output(manifest.task, model.output_shape, (manifest.rows, manifest.columns), len(manifest.classes))
+    return Bundle(manifest, folder, model)
+
+
+_cache: OrderedDict[str, Bundle] = OrderedDict()
+_cache_lock = threading.Lock()
+
+
+def load_bundle_cached(folder: Path) -> Bundle:
+    """Load a bundle once per process, known by its content; the rarest used of many are let go.
+
+    Raises:
+        BundleError: as `load_bundle`.
+    """
+    try:
+        digest = sha256_of(folder / MANIFEST)
+    except FileNotFoundError as error:
+        raise BundleError(f"a bundle has a {MANIFEST}; {folder} has none") from error
+    with _cache_lock:
+        if digest not in _cache:
+            _cache[digest] = load_bundle(folder)
+            if len(_cache) > _CACHED_BUNDLES:
+                _cache.popitem(last=False)
+        _cache.move_to_end(digest)
+        return _cache[digest]
+
+
+def _check_output(task: str, output: tuple[int | None, ...], size: tuple[int, int], classes: int) -> None:
+    wanted = {"fov": (*size, 2), "lv": (*size, 2), "view": (classes,), "lvh": (1,)}.get(task)
+    if output[1:] != wanted and not (task == "lvh" and output[1:] == (2,)):
+        raise BundleError(f"a model for {task!r} must give [N, *{wanted}]; received {list(output)}")
+
+
+def _portable(model: keras.Model, *, float16: bool) -> bytes:
+    """Save a model as a `.keras` archive that is the same for the same weights."""
+    portable = io.BytesIO()
+    with tempfile.TemporaryDirectory() as scratch:
+        keras.saving.save_model(model, Path(scratch) / MODEL)
+        saved = (Path(scratch) / MODEL).read_bytes()
+    with (
+        zipfile.ZipFile(io.BytesIO(saved)) as source,
+        zipfile.ZipFile(portable, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in sorted(source.namelist()):
+            content = source.read(name)
+            if name == "metadata.json":
+                content = json.dumps(json.loads(content) | {"date_saved": ""}).encode()
+            elif name.endswith(".h5") and float16:
+                content = _half(content)
+            target.writestr(zipfile.ZipInfo(name, _EPOCH_OF_ZIP), content, zipfile.ZIP_DEFLATED)
+    return portable.getvalue()
+
+
+def _half(weights: bytes) -> bytes:
+    """Rewrite an HDF5 file with its float32 arrays as float16."""
+    halved = io.BytesIO()
+    with h5py.File(io.BytesIO(weights)) as source, h5py.File(halved, "w") as target:
+
+        def copy(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset):
+                array = item[()]
+                array = array.astype(np.float16) if array.dtype == np.float32 else array
+                copied = target.create_dataset(name, data=array)
+            else:
+                copied = target.require_group(name)
+            copied.attrs.update(item.attrs)
+
+        source.visititems(copy)
+        target.attrs.update(source.attrs)
+    return halved.getvalue()

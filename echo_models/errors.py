@@ -1,0 +1,33 @@
+"""What can go wrong with models, grouped by what the caller does next.
+
+ModelsError
+├── BundleError            do not use this bundle: incomplete, altered or against its contract
+├── DatasetError           the frames or labels asked for cannot be made or do not fit together
+├── TrainingError          training stopped: its numbers are no longer finite
+└── RegistryError          the registry refuses the change; production is as it was
+    └── NotInRegistryError the task, version or alias is not there
+"""
+
+
+class ModelsError(Exception):
+    """Root of every error this package raises on purpose."""
+
+
+class BundleError(ModelsError):
+    """A bundle is incomplete, was altered, or does not keep its contract."""
+
+
+class DatasetError(ModelsError):
+    """Frames and labels cannot be made, read, or do not fit together."""
+
+
+class TrainingError(ModelsError):
+    """Training cannot go on, for example because the loss is no longer finite."""
+
+
+class RegistryError(ModelsError):
+    """The registry refuses a change; what was in production still is."""
+
+
+class NotInRegistryError(RegistryError):
+    """The registry has no such task, version or alias."""
