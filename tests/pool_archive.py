@@ -1,0 +1,94 @@
+"""A small archive as `WriteStudies` leaves it: stored frames and the frames table, for pool tests."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS
+from beam_jobs.selection import Candidate, pixel_digest
+
+
+def key(name: str) -> str:
+    return sha256(name.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """A frame of the archive; equal `texture`, equal pixels."""
+
+    subject: str
+    study: str
+    instance: str
+    index: int
+    texture: int
+    confidence: float = 0.9
+    fov_area_ratio: float = 0.4
+    in_results: bool = True
+
+    @property
+    def pixels(self) -> bytes:
+        return (
+            np.random.default_rng(self.texture)
+            .integers(0, 256, FRAME_ROWS * FRAME_COLUMNS, np.uint8)
+            .tobytes()
+        )
+
+    @property
+    def source(self) -> str:
+        return f"bucket={key(self.study)[:2]}/{key(self.study)}.parquet"
+
+    def candidate(self) -> Candidate:
+        return Candidate(
+            subject_key=key(self.subject),
+            study_key=key(self.study),
+            instance_key=key(self.instance),
+            frame_index=self.index,
+            view_confidence=float(np.float32(self.confidence)),
+            fov_area_ratio=float(np.float32(self.fov_area_ratio)),
+            pixel_digest=pixel_digest(self.pixels),
+            source=self.source,
+        )
+
+
+def write_archive(root: Path, frames: Iterable[StoredFrame]) -> None:
+    """Write `pool/a4c` and `results/frames` under a root."""
+    by_study: dict[str, list[StoredFrame]] = {}
+    for frame in frames:
+        by_study.setdefault(frame.source, []).append(frame)
+    for source, of_study in by_study.items():
+        stored = root / "pool" / "a4c" / source
+        table = root / "results" / "frames" / "study_year=2019" / source
+        for path, rows in ((stored, _stored_rows(of_study)), (table, _table_rows(of_study))):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(rows, path)
+
+
+def _stored_rows(frames: Sequence[StoredFrame]) -> pa.Table:
+    return pa.table(
+        {
+            "instance_key": [key(f.instance) for f in frames],
+            "subject_key": [key(f.subject) for f in frames],
+            "study_key": [key(f.study) for f in frames],
+            "frame_index": pa.array([f.index for f in frames], pa.int32()),
+            "view_confidence": pa.array([f.confidence for f in frames], pa.float32()),
+            "fov_area_ratio": pa.array([f.fov_area_ratio for f in frames], pa.float32()),
+            "lv_area_ratio": pa.array([0.1 for _ in frames], pa.float32()),
+            "frame": pa.array([f.pixels for f in frames], pa.binary()),
+        }
+    )
+
+
+def _table_rows(frames: Sequence[StoredFrame]) -> pa.Table:
+    """The frames table also has frames of other views; a frame not in results is there as another."""
+    return pa.table(
+        {
+            "instance_key": [key(f.instance) for f in frames] + [key("other")],
+            "frame_index": pa.array([f.index for f in frames] + [0], pa.int32()),
+            "view": ["a4c" if f.in_results else "a5c" for f in frames] + ["plax"],
+        }
+    )
