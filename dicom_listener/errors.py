@@ -1,0 +1,103 @@
+"""What can go wrong in the listener, grouped by what the caller does next.
+
+    ListenerError
+    ├── StartRefusedError           refuse to start, say why
+    │   ├── SettingsError           the configuration is wrong: every fault at once
+    │   ├── PortInUseError          somebody else listens there
+    │   └── SpoolLockedError        another listener receives into this spool
+    ├── RetryLaterError             answer "out of resources": the sender tries again
+    │   ├── SpoolUnavailableError   the instance cannot be written now
+    │   └── LedgerUnavailableError  the ledger cannot be read or written now
+    ├── RefusedInstanceError        answer "never": this instance will not be taken as it is
+    │   ├── UnreadableHeaderError
+    │   ├── MismatchedInstanceError
+    │   └── InvalidInstanceUidError
+    ├── ClaimLostError              fail this study's attempt: somebody else has it now
+    ├── StudyNotFoundError          tell the operator
+    └── StudyNotFailedError         tell the operator
+
+No message holds a value from a received header.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class ListenerError(Exception):
+    """The root of everything the listener raises on purpose."""
+
+
+class StartRefusedError(ListenerError):
+    """The listener must not start like this."""
+
+
+class SettingsError(StartRefusedError):
+    """The configuration is wrong.
+
+    Attributes:
+        faults: one sentence for each fault, with where it came from and what to do.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(["The configuration is refused:", *(f"  - {fault}" for fault in faults)]))
+        self.faults = tuple(faults)
+
+
+class PortInUseError(StartRefusedError):
+    """A port that is needed cannot be bound."""
+
+
+class SpoolLockedError(StartRefusedError):
+    """Another process receives into the same spool."""
+
+
+class RetryLaterError(ListenerError):
+    """The instance cannot be kept now; nothing is wrong with it."""
+
+
+class SpoolUnavailableError(RetryLaterError):
+    """The spool cannot be written: disk full, folder gone, no permission."""
+
+
+class LedgerUnavailableError(RetryLaterError):
+    """The ledger cannot be read or written."""
+
+
+class RefusedInstanceError(ListenerError):
+    """The instance is not taken, and sending it again will not help.
+
+    Attributes:
+        reason: a short code, safe as a metric label.
+    """
+
+    reason: ClassVar[str]
+
+
+class UnreadableHeaderError(RefusedInstanceError):
+    """The elements that say what the instance belongs to cannot be read."""
+
+    reason = "unreadable_header"
+
+
+class MismatchedInstanceError(RefusedInstanceError):
+    """The dataset is not the instance that the command announced."""
+
+    reason = "mismatched_instance"
+
+
+class InvalidInstanceUidError(RefusedInstanceError):
+    """A UID that the ledger would be keyed by is not a UID."""
+
+    reason = "invalid_uid"
+
+
+class ClaimLostError(ListenerError):
+    """The claim has run out and the study was taken by, or given to, somebody else."""
+
+
+class StudyNotFoundError(ListenerError):
+    """The ledger has no such study."""
+
+
+class StudyNotFailedError(ListenerError):
+    """Only a failed study can be tried again by hand."""
