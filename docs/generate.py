@@ -1,0 +1,205 @@
+"""Write the reference pages out of the code, or say which are stale.
+
+`python docs/generate.py` writes `docs/reference/*.md`; `--check` writes nothing, names each page that
+differs from what the code says now, and exits with 1 if there is one.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import pyarrow as pa
+from prometheus_client import CollectorRegistry
+
+REFERENCE: Final = Path(__file__).parent / "reference"
+NOTE: Final = "<!-- Written by docs/generate.py. Change the code, then run `make docs`. -->\n\n"
+
+
+def configuration_page() -> str:
+    """Describe every setting of every section."""
+    from beam_jobs.settings import RetrainSettings, WorkerSettings
+    from dicom_listener.settings import ListenerSettings
+
+    parts = [
+        "# Configuration\n\n",
+        "One file, `echobeam.toml` in the root folder; every section and every name in it is optional. ",
+        "An environment variable goes over the file, an option of the command line over both. A name that ",
+        "is not listed here is refused, and all faults of a start are reported at once (exit code 2). ",
+        "Relative paths start at the root.\n",
+    ]
+    sections = (("listener", ListenerSettings), ("worker", WorkerSettings), ("retrain", RetrainSettings))
+    for section, settings in sections:
+        parts.append(f"\n## [{section}]\n\n{first_line(settings.__doc__)}\n\n")
+        parts.append("| name | environment variable | type | default | what |\n|---|---|---|---|---|\n")
+        prefix = settings.model_config.get("env_prefix", "")
+        for name, field in settings.model_fields.items():
+            if name == "root":
+                continue
+            parts.append(
+                f"| `{name}` | `{prefix}{name.upper()}` | {type_words(field.annotation)} "
+                f"| {default_words(field, settings)} | {field.description} |\n"
+            )
+    return "".join(parts)
+
+
+def type_words(annotation: Any) -> str:
+    """Name a type as a person would write it in TOML."""
+    names = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path"}
+    if annotation in names:
+        return names[annotation]
+    text = str(annotation).replace("typing.", "").replace("pathlib._local.", "").replace("pathlib.", "")
+    return text.removeprefix("<class '").removesuffix("'>").replace("|", "or").replace("NoneType", "none")
+
+
+def default_words(field: Any, settings: Any) -> str:
+    """Show a default; a path that is made from the root is shown below `ROOT`."""
+    if field.is_required():
+        return "(required)"
+    root = Path("ROOT")
+    value = field.get_default(call_default_factory=True, validated_data={"root": root})
+    if value is None:
+        return "none"
+    if isinstance(value, str | Path):
+        return f"`{str(value).replace(str(root.absolute()), 'ROOT')}`" if str(value) else "empty"
+    if isinstance(value, list | tuple):
+        return f"`{list(value)}`" if value else "empty list"
+    return f"`{value}`"
+
+
+def tables_page() -> str:
+    """Describe every column of every table."""
+    from beam_jobs import schemas
+
+    parts = [
+        "# Tables\n\n",
+        "Parquet, zstd, one file a study, replaced whole when the study is processed again. Partitions: ",
+        "`study_year` (of the shifted date) and `bucket` (of the study's key). Keys are keyed hashes; they ",
+        "join within and between the tables. `echobeam query` gives each table as a view of this name.\n",
+    ]
+    for name, schema in all_schemas(schemas).items():
+        parts.append(f"\n## {name}\n\n")
+        if schema.metadata and b"description" in schema.metadata:
+            parts.append(f"{schema.metadata[b'description'].decode()}\n\n")
+        parts.append("| column | type | unit | what |\n|---|---|---|---|\n")
+        for field in schema:
+            metadata = field.metadata or {}
+            unit = metadata.get(b"unit", b"").decode()
+            parts.append(
+                f"| `{field.name}` | {field.type} | {unit} | {metadata.get(b'description', b'').decode()} |\n"
+            )
+    return "".join(parts)
+
+
+def all_schemas(module: Any) -> dict[str, pa.Schema]:
+    """Return every Arrow schema of a module, by table."""
+    return {
+        name.removesuffix("_SCHEMA").lower(): value
+        for name, value in vars(module).items()
+        if isinstance(value, pa.Schema)
+    }
+
+
+def metrics_page() -> str:
+    """Describe every metric of every program."""
+    parts = [
+        "# Metrics\n\n",
+        "Prometheus text format. The listener and the worker serve `/metrics`; the nightly job pushes to a ",
+        "Pushgateway when `pushgateway_url` is set. No label holds a UID, a path or text from the wire.\n",
+    ]
+    for title, registry in registries().items():
+        parts.append(f"\n## {title}\n\n| metric | type | labels | what |\n|---|---|---|---|\n")
+        for metric in described(registry):
+            labels = ", ".join(f"`{label}`" for label in metric["labels"])
+            parts.append(f"| `{metric['name']}` | {metric['type']} | {labels} | {metric['help']} |\n")
+    return "".join(parts)
+
+
+def registries() -> dict[str, CollectorRegistry]:
+    """Return a fresh registry of each program, with all its metrics in it."""
+    raise NotImplementedError
+
+
+def described(registry: CollectorRegistry) -> Iterator[dict[str, Any]]:
+    """Yield name, type, labels and help of each metric, by name."""
+    collectors = {id(c): c for c in registry._names_to_collectors.values()}.values()  # noqa: SLF001
+    found = []
+    for collector in collectors:
+        labels = list(getattr(collector, "_labelnames", ()))
+        for metric in collector.collect():
+            name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+            found.append(
+                {"name": name, "type": metric.type, "labels": labels, "help": metric.documentation}
+            )
+    yield from sorted(found, key=lambda metric: metric["name"])
+
+
+def verbs_page() -> str:
+    """Show the help of every verb, as the command prints it."""
+    from beam_jobs.command import VERBS, main
+
+    parts = ["# Verbs\n\n", "What `echobeam VERB --help` prints. Exit codes: [exit-codes.md](exit-codes.md).\n"]
+    context = help_context(main, "echobeam")
+    for name in VERBS:
+        command = main.get_command(context, name)
+        parts.extend(help_of(command, f"echobeam {name}", 2))
+    return "".join(parts)
+
+
+def help_of(command: click.Command, path: str, level: int) -> Iterator[str]:
+    """Yield the help of a command and of those below it."""
+    context = help_context(command, path)
+    yield f"\n{'#' * level} {path}\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            yield from help_of(command.get_command(context, name), f"{path} {name}", level + 1)
+
+
+def help_context(command: click.Command, path: str) -> click.Context:
+    """Make a context in which help is the same on every terminal."""
+    return click.Context(command, info_name=path, terminal_width=100, max_content_width=100)
+
+
+def first_line(docstring: str | None) -> str:
+    """Return the first line of a docstring."""
+    return (docstring or "").strip().splitlines()[0]
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "configuration.md": configuration_page,
+    "tables.md": tables_page,
+    "metrics.md": metrics_page,
+    "verbs.md": verbs_page,
+}
+
+
+def stale_pages() -> list[str]:
+    """Name the pages that differ from what the code says."""
+    return [
+        name
+        for name, write in PAGES.items()
+        if not (REFERENCE / name).exists() or (REFERENCE / name).read_text(encoding="utf-8") != NOTE + write()
+    ]
+
+
+def main() -> int:
+    """Write the pages, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is stale")
+    check = parser.parse_args().check
+    stale = stale_pages()
+    if check:
+        for name in stale:
+            print(f"stale: docs/reference/{name}; run `make docs`")
+        return 1 if stale else 0
+    REFERENCE.mkdir(exist_ok=True)
+    for name in stale:
+        (REFERENCE / name).write_text(NOTE + PAGES[name](), encoding="utf-8")
+        print(f"wrote docs/reference/{name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
