@@ -23,8 +23,8 @@ from echo_models.errors import BundleError
 from echo_models.manifest import CARD, MANIFEST, MODEL, Interval, Manifest, Mask, sha256_of, verify
 from echo_models.preprocessing import shrink, to_input
 
-SMALL_BATCH: Final = 8
-"""Frames that do not fill a batch are given in pieces of this many: two shapes are compiled, no more."""
+CPU_BATCH: Final = 16
+"""On a CPU larger batches are no faster (measured: 8 to 64), and fewer padded frames are wasted."""
 
 _CACHED_BUNDLES: Final = 8
 """Two versions of each task: enough for a change of models, and memory stays flat for weeks."""
@@ -56,7 +56,8 @@ class Bundle:
 
         Args:
             frames: [N, H, W], uint8, masked as the manifest says. N may be 0.
-            batch_size: frames of a full batch; always give the same, each is compiled once.
+            batch_size: the most frames at a time; every batch is padded to one shape, so that the
+                model is compiled once. Always give the same.
 
         Returns:
             float32 probabilities. Tasks "fov" and "lv": of inside, [N, H, W]; "view": [N, K] in the
@@ -67,13 +68,14 @@ class Bundle:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive; received {batch_size}")
-        inputs = shrink(frames, self.manifest.rows, self.manifest.columns)
+        if not keras.distribution.list_devices("gpu"):
+            batch_size = min(batch_size, CPU_BATCH)
+        inputs = to_input(shrink(frames, self.manifest.rows, self.manifest.columns))
+        # Nothing is given as one empty batch: its result has the shape that is promised.
         parts = [
-            self._predict_padded(to_input(inputs[start:stop]), size)
-            for start, stop, size in _batches(len(frames), batch_size)
+            self._predict_padded(inputs[start : start + batch_size], batch_size)
+            for start in range(0, max(len(inputs), 1), batch_size)
         ]
-        if not parts:  # the shapes of nothing, and frames are still checked
-            parts = [self._predict_padded(to_input(inputs), min(SMALL_BATCH, batch_size))]
         return self._as_promised(np.concatenate(parts), *frames.shape[1:])
 
     def _predict_padded(self, inputs: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
@@ -94,14 +96,6 @@ class Bundle:
                 return outputs[:, -1]
             case _:
                 return outputs
-
-
-def _batches(frames: int, batch_size: int) -> list[tuple[int, int, int]]:
-    """Cut frames into full batches and small pieces: (start, stop, padded size)."""
-    full = frames - frames % batch_size
-    small = min(SMALL_BATCH, batch_size)
-    cuts = [(start, start + batch_size, batch_size) for start in range(0, full, batch_size)]
-    return cuts + [(start, min(start + small, frames), small) for start in range(full, frames, small)]
 
 
 def write_bundle(

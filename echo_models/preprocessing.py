@@ -1,6 +1,6 @@
 """From grey frames to what a network reads: the same functions in training and in inference."""
 
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +8,8 @@ import numpy.typing as npt
 ROWS: Final = 120
 COLUMNS: Final = 160
 """The resolution the paper settled on (Methods, "resolution study")."""
+
+Sample = TypeVar("Sample", bound=np.generic)
 
 
 def nearest_positions(size: int, target: int) -> npt.NDArray[np.intp]:
@@ -30,11 +32,11 @@ def nearest_positions(size: int, target: int) -> npt.NDArray[np.intp]:
     return (np.arange(target) * 2 + 1) * size // (2 * target)
 
 
-def shrink(frames: npt.NDArray[np.uint8], rows: int = ROWS, columns: int = COLUMNS) -> npt.NDArray[np.uint8]:
+def shrink(frames: npt.NDArray[Sample], rows: int = ROWS, columns: int = COLUMNS) -> npt.NDArray[Sample]:
     """Sample frames to another size by nearest neighbour (paper, Methods).
 
     Args:
-        frames: [..., H, W], any dtype; masks may be given as well.
+        frames: [..., H, W], any dtype: masks and probabilities may be given as well.
         rows: wanted H.
         columns: wanted W.
 

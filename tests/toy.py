@@ -32,6 +32,7 @@ TOY_PRESET = dataclasses.replace(
 def write_toy_bundle(folder: Path, task: str, *, version: str = "toy", seed: int = 0) -> Path:
     """Write one untrained bundle whose weights come from a seed."""
     keras.utils.set_random_seed(seed)
+    classes: tuple[str, ...]
     mask: Mask
     match task:
         case "fov":
