@@ -21,12 +21,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping, make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.exc import DBAPIError
 
 from dicom_listener.completion import CompletionRule, completion_reason
 from dicom_listener.errors import (
@@ -35,78 +34,9 @@ from dicom_listener.errors import (
     StudyNotFailedError,
     StudyNotFoundError,
 )
+from dicom_listener.schema import batches, conflicts, holds, instances, metadata, open_engine, studies
 
-_BUSY_TIMEOUT_S: Final = 30.0
 _MAXIMUM_ERROR_LENGTH: Final = 500
-
-_metadata = sa.MetaData()
-
-_instances = sa.Table(
-    "instances",
-    _metadata,
-    sa.Column("study_instance_uid", sa.String(64), primary_key=True),
-    sa.Column("sop_instance_uid", sa.String(64), primary_key=True, index=True),
-    sa.Column("series_instance_uid", sa.String(64), nullable=False),
-    sa.Column("sop_class_uid", sa.String(64), nullable=False),
-    sa.Column("transfer_syntax_uid", sa.String(64), nullable=False),
-    sa.Column("path", sa.String(255), nullable=False),
-    sa.Column("sha256", sa.String(64), nullable=False),
-    sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    sa.Column("received_at", sa.Float, nullable=False),
-)
-
-_studies = sa.Table(
-    "studies",
-    _metadata,
-    sa.Column("study_instance_uid", sa.String(64), primary_key=True),
-    sa.Column("patient_id", sa.String, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("revision", sa.Integer, nullable=False),
-    sa.Column("first_received_at", sa.Float, nullable=False),
-    sa.Column("last_received_at", sa.Float, nullable=False),
-    sa.Column("receiving_since", sa.Float, nullable=False),  # start of this round
-    sa.Column("completed_at", sa.Float),
-    sa.Column("completed_because", sa.String),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("last_error", sa.String),
-    sa.Column("last_error_at", sa.Float),
-    sa.Column("claim_token", sa.String(32), unique=True),
-    sa.Column("claimed_revision", sa.Integer),
-    sa.Column("batch_id", sa.ForeignKey("batches.batch_id")),
-    sa.Column("lease_until", sa.Float),
-    sa.Column("done_at", sa.Float),
-    sa.Column("done_revision", sa.Integer),
-    sa.Index("ix_studies_state", "state", "completed_at"),
-)
-
-_conflicts = sa.Table(
-    "conflicts",
-    _metadata,
-    sa.Column("conflict_id", sa.Integer, primary_key=True),
-    sa.Column("study_instance_uid", sa.String(64), nullable=False, index=True),
-    sa.Column("sop_instance_uid", sa.String(64), nullable=False),
-    sa.Column("kind", sa.String(32), nullable=False),
-    sa.Column("seen_at", sa.Float, nullable=False),
-)
-
-# Which open association brought instances of which study. A hold ends by itself if the listener dies.
-_holds = sa.Table(
-    "holds",
-    _metadata,
-    sa.Column("association", sa.String(64), primary_key=True),
-    sa.Column("study_instance_uid", sa.String(64), primary_key=True),
-    sa.Column("hold_until", sa.Float, nullable=False),
-)
-
-# One row for each call of `claim_studies` that gave something: who took how many, when.
-_batches = sa.Table(
-    "batches",
-    _metadata,
-    sa.Column("batch_id", sa.String(32), primary_key=True),
-    sa.Column("worker", sa.String(255), nullable=False),
-    sa.Column("claimed_at", sa.Float, nullable=False),
-    sa.Column("studies", sa.Integer, nullable=False),
-)
 
 
 class StudyState(StrEnum):
@@ -231,21 +161,11 @@ class Ledger:
         Raises:
             LedgerUnavailableError: if the database cannot be opened.
         """
-        parsed = make_url(url)
-        is_sqlite = parsed.get_backend_name() == "sqlite"
-        if is_sqlite and parsed.database:
-            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._engine = sa.create_engine(
-            parsed,
-            hide_parameters=True,
-            connect_args={"timeout": _BUSY_TIMEOUT_S} if is_sqlite else {},
-        )
-        if is_sqlite:
-            sa.event.listen(self._engine, "connect", _on_sqlite_connect)
-            sa.event.listen(self._engine, "begin", _on_sqlite_begin)
+        with _translated():
+            self._engine = open_engine(url)
         self._reader = self._engine.execution_options(echobeam_reading=True)
         with self._writing() as connection:
-            _metadata.create_all(connection)
+            metadata.create_all(connection)
 
     def close(self) -> None:
         """Close every connection."""
@@ -273,11 +193,11 @@ class Ledger:
         uid = instance.study_instance_uid
         spooled = instance.spooled
         with self._writing() as connection:
-            study = _row(connection, sa.select(_studies).where(_studies.c.study_instance_uid == uid))
-            is_this = (_instances.c.study_instance_uid == uid) & (
-                _instances.c.sop_instance_uid == spooled.sop_instance_uid
+            study = _row(connection, sa.select(studies).where(studies.c.study_instance_uid == uid))
+            is_this = (instances.c.study_instance_uid == uid) & (
+                instances.c.sop_instance_uid == spooled.sop_instance_uid
             )
-            known = connection.scalar(sa.select(_instances.c.sha256).where(is_this))
+            known = connection.scalar(sa.select(instances.c.sha256).where(is_this))
             if known == spooled.sha256:
                 _hold(connection, association, uid, hold_until)
                 return RecordOutcome.DUPLICATE
@@ -293,14 +213,14 @@ class Ledger:
                 "received_at": now,
             }
             if study is None:
-                connection.execute(_studies.insert().values(**_first_round(instance, now)))
+                connection.execute(studies.insert().values(**_first_round(instance, now)))
             else:
                 _note_arrival(connection, study, instance.patient_id, outcome, now)
             if outcome is RecordOutcome.CHANGED:
-                connection.execute(_instances.update().where(is_this).values(**values))
+                connection.execute(instances.update().where(is_this).values(**values))
             else:
                 connection.execute(
-                    _instances.insert().values(
+                    instances.insert().values(
                         study_instance_uid=uid, sop_instance_uid=spooled.sop_instance_uid, **values
                     )
                 )
@@ -311,13 +231,13 @@ class Ledger:
         """Keep the studies of an open association from being called complete."""
         with self._writing() as connection:
             connection.execute(
-                _holds.update().where(_holds.c.association == association).values(hold_until=until)
+                holds.update().where(holds.c.association == association).values(hold_until=until)
             )
 
     def release_holds(self, association: str) -> None:
         """Say that an association is over."""
         with self._writing() as connection:
-            connection.execute(_holds.delete().where(_holds.c.association == association))
+            connection.execute(holds.delete().where(holds.c.association == association))
 
     def complete_studies(self, rule: CompletionRule, *, now: float) -> int:
         """Call the studies complete that are so by the rule, and record why.
@@ -329,12 +249,12 @@ class Ledger:
             if not _due(connection, rule, now):
                 return 0
         with self._writing() as connection:
-            connection.execute(_holds.delete().where(_holds.c.hold_until <= now))
+            connection.execute(holds.delete().where(holds.c.hold_until <= now))
             due = _due(connection, rule, now)
             for uid, reason in due.items():
                 connection.execute(
-                    _studies.update()
-                    .where(_studies.c.study_instance_uid == uid)
+                    studies.update()
+                    .where(studies.c.study_instance_uid == uid)
                     .values(state=StudyState.COMPLETE, completed_at=now, completed_because=reason)
                 )
             return len(due)
@@ -360,14 +280,14 @@ class Ledger:
             The claimed studies, none if there is nothing to do.
         """
         with self._writing() as connection:
-            expired = _studies.c.lease_until <= now
-            for study in _rows(connection, sa.select(_studies).where(expired)):
+            expired = studies.c.lease_until <= now
+            for study in _rows(connection, sa.select(studies).where(expired)):
                 _end_attempt(connection, study, "the worker's lease ended", max_attempts, now)
             waiting = _rows(
                 connection,
-                sa.select(_studies)
-                .where(_studies.c.state == StudyState.COMPLETE)
-                .order_by(_studies.c.completed_at, _studies.c.study_instance_uid)
+                sa.select(studies)
+                .where(studies.c.state == StudyState.COMPLETE)
+                .order_by(studies.c.completed_at, studies.c.study_instance_uid)
                 .limit(limit),
             )
             taken = _fit_to_run_together(waiting)
@@ -375,7 +295,7 @@ class Ledger:
                 return []
             batch_id = uuid.uuid4().hex
             connection.execute(
-                _batches.insert().values(batch_id=batch_id, worker=worker, claimed_at=now, studies=len(taken))
+                batches.insert().values(batch_id=batch_id, worker=worker, claimed_at=now, studies=len(taken))
             )
             return [_claim(connection, study, batch_id, now + lease_s) for study in taken]
 
@@ -388,10 +308,10 @@ class Ledger:
         wanted = list(tokens)
         with self._writing() as connection:
             connection.execute(
-                _studies.update().where(_studies.c.claim_token.in_(wanted)).values(lease_until=now + lease_s)
+                studies.update().where(studies.c.claim_token.in_(wanted)).values(lease_until=now + lease_s)
             )
             held = connection.scalars(
-                sa.select(_studies.c.claim_token).where(_studies.c.claim_token.in_(wanted))
+                sa.select(studies.c.claim_token).where(studies.c.claim_token.in_(wanted))
             )
             return {token for token in held if token is not None}
 
@@ -410,7 +330,7 @@ class Ledger:
         with self._writing() as connection:
             study = _row(
                 connection,
-                sa.select(_studies).where(_studies.c.claim_token == claim_token).with_for_update(),
+                sa.select(studies).where(studies.c.claim_token == claim_token).with_for_update(),
             )
             if study is None:
                 raise ClaimLostError(
@@ -420,8 +340,8 @@ class Ledger:
             yield
             stale = study["revision"] != study["claimed_revision"]
             connection.execute(
-                _studies.update()
-                .where(_studies.c.claim_token == claim_token)
+                studies.update()
+                .where(studies.c.claim_token == claim_token)
                 .values(
                     state=StudyState.RECEIVING if stale else StudyState.DONE,
                     done_at=now,
@@ -446,7 +366,7 @@ class Ledger:
             now: seconds since the epoch.
         """
         with self._writing() as connection:
-            held = sa.select(_studies).where(_studies.c.claim_token.in_(list(tokens)))
+            held = sa.select(studies).where(studies.c.claim_token.in_(list(tokens)))
             for study in _rows(connection, held):
                 _end_attempt(connection, study, error, max_attempts, now)
 
@@ -456,7 +376,7 @@ class Ledger:
         """Count the studies in each state; every state is a key."""
         with self._reading() as connection:
             rows = connection.execute(
-                sa.select(_studies.c.state, sa.func.count()).group_by(_studies.c.state)
+                sa.select(studies.c.state, sa.func.count()).group_by(studies.c.state)
             ).all()
         return {state.value: 0 for state in StudyState} | {str(state): int(count) for state, count in rows}
 
@@ -464,7 +384,7 @@ class Ledger:
         """Give the age of the head of the queue in seconds, 0 if nothing waits."""
         with self._reading() as connection:
             oldest = connection.scalar(
-                sa.select(sa.func.min(_studies.c.completed_at)).where(_studies.c.state == StudyState.COMPLETE)
+                sa.select(sa.func.min(studies.c.completed_at)).where(studies.c.state == StudyState.COMPLETE)
             )
         return 0.0 if oldest is None else max(0.0, now - float(oldest))
 
@@ -475,11 +395,11 @@ class Ledger:
             state: only these.
             limit: the most to list.
         """
-        statement = sa.select(_studies).order_by(
-            _studies.c.last_received_at.desc(), _studies.c.study_instance_uid
+        statement = sa.select(studies).order_by(
+            studies.c.last_received_at.desc(), studies.c.study_instance_uid
         )
         if state is not None:
-            statement = statement.where(_studies.c.state == state)
+            statement = statement.where(studies.c.state == state)
         with self._reading() as connection:
             return [_study_record(connection, row) for row in _rows(connection, statement.limit(limit))]
 
@@ -506,8 +426,8 @@ class Ledger:
                     f"Only a failed study can be tried again; this one is {study['state']}: nothing to do"
                 )
             connection.execute(
-                _studies.update()
-                .where(_studies.c.study_instance_uid == study_instance_uid)
+                studies.update()
+                .where(studies.c.study_instance_uid == study_instance_uid)
                 .values(state=StudyState.COMPLETE, attempts=0, completed_at=now)
             )
 
@@ -518,7 +438,7 @@ class Ledger:
             LedgerUnavailableError: if that fails.
         """
         with self._writing() as connection:
-            connection.execute(_holds.delete().where(sa.false()))
+            connection.execute(holds.delete().where(sa.false()))
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -538,26 +458,16 @@ _UNCLAIMED: Final[Mapping[str, None]] = {
 }
 
 
-def _on_sqlite_connect(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # or the driver begins transactions of its own
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # a commit must outlive a power cut: Success rests on it
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _on_sqlite_begin(connection: Connection) -> None:
-    reading = connection.get_execution_options().get("echobeam_reading", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
+    except DBAPIError as error:
+        cause = error.orig
+        name = getattr(cause, "sqlite_errorname", None) or type(cause).__name__
         raise LedgerUnavailableError(
-            f"The ledger cannot be used ({type(error.orig).__name__}: {error.orig}): check its disk, its "
-            "permissions and that nothing else locks it"
+            f"The ledger cannot be used ({name}): check its URL, its disk, its permissions and that "
+            "nothing else locks it"
         ) from error
 
 
@@ -570,17 +480,17 @@ def _rows(connection: Connection, statement: sa.Select[Any]) -> list[RowMapping]
 
 
 def _existing(connection: Connection, uid: str) -> RowMapping:
-    study = _row(connection, sa.select(_studies).where(_studies.c.study_instance_uid == uid))
+    study = _row(connection, sa.select(studies).where(studies.c.study_instance_uid == uid))
     if study is None:
         raise StudyNotFoundError("The ledger has no study of this UID: see `echobeam studies list`")
     return study
 
 
 def _hold(connection: Connection, association: str, uid: str, until: float) -> None:
-    is_this = (_holds.c.association == association) & (_holds.c.study_instance_uid == uid)
-    if connection.execute(_holds.update().where(is_this).values(hold_until=until)).rowcount == 0:
+    is_this = (holds.c.association == association) & (holds.c.study_instance_uid == uid)
+    if connection.execute(holds.update().where(is_this).values(hold_until=until)).rowcount == 0:
         connection.execute(
-            _holds.insert().values(association=association, study_instance_uid=uid, hold_until=until)
+            holds.insert().values(association=association, study_instance_uid=uid, hold_until=until)
         )
 
 
@@ -617,7 +527,7 @@ def _note_arrival(
     elif outcome is RecordOutcome.CHANGED:
         values["revision"] = study["revision"] + 1
     connection.execute(
-        _studies.update().where(_studies.c.study_instance_uid == study["study_instance_uid"]).values(**values)
+        studies.update().where(studies.c.study_instance_uid == study["study_instance_uid"]).values(**values)
     )
 
 
@@ -631,8 +541,8 @@ def _note_conflicts(
     kinds = []
     if outcome is RecordOutcome.CHANGED:
         kinds.append(ConflictKind.CHANGED_CONTENT)
-    elsewhere = (_instances.c.sop_instance_uid == instance.spooled.sop_instance_uid) & (
-        _instances.c.study_instance_uid != instance.study_instance_uid
+    elsewhere = (instances.c.sop_instance_uid == instance.spooled.sop_instance_uid) & (
+        instances.c.study_instance_uid != instance.study_instance_uid
     )
     if connection.scalar(sa.select(sa.exists().where(elsewhere))):
         kinds.append(ConflictKind.OTHER_STUDY)
@@ -640,7 +550,7 @@ def _note_conflicts(
         kinds.append(ConflictKind.OTHER_PATIENT)
     for kind in kinds:
         connection.execute(
-            _conflicts.insert().values(
+            conflicts.insert().values(
                 study_instance_uid=instance.study_instance_uid,
                 sop_instance_uid=instance.spooled.sop_instance_uid,
                 kind=kind,
@@ -650,18 +560,18 @@ def _note_conflicts(
 
 
 def _due(connection: Connection, rule: CompletionRule, now: float) -> dict[str, str]:
-    holds = (
+    open_associations = (
         sa.select(sa.func.count())
-        .where(_holds.c.study_instance_uid == _studies.c.study_instance_uid)
-        .where(_holds.c.hold_until > now)
+        .where(holds.c.study_instance_uid == studies.c.study_instance_uid)
+        .where(holds.c.hold_until > now)
         .scalar_subquery()
     )
     receiving = sa.select(
-        _studies.c.study_instance_uid,
-        _studies.c.receiving_since,
-        _studies.c.last_received_at,
-        holds.label("open_associations"),
-    ).where(_studies.c.state == StudyState.RECEIVING)
+        studies.c.study_instance_uid,
+        studies.c.receiving_since,
+        studies.c.last_received_at,
+        open_associations.label("open_associations"),
+    ).where(studies.c.state == StudyState.RECEIVING)
     due = {}
     for row in _rows(connection, receiving):
         reason = completion_reason(
@@ -691,8 +601,8 @@ def _claim(connection: Connection, study: RowMapping, batch_id: str, lease_until
     token = uuid.uuid4().hex
     attempts = study["attempts"] + 1
     connection.execute(
-        _studies.update()
-        .where(_studies.c.study_instance_uid == uid)
+        studies.update()
+        .where(studies.c.study_instance_uid == uid)
         .values(
             state=StudyState.CLAIMED,
             claim_token=token,
@@ -702,11 +612,11 @@ def _claim(connection: Connection, study: RowMapping, batch_id: str, lease_until
             attempts=attempts,
         )
     )
-    instances = _rows(
+    claimed = _rows(
         connection,
-        sa.select(_instances)
-        .where(_instances.c.study_instance_uid == uid)
-        .order_by(_instances.c.series_instance_uid, _instances.c.sop_instance_uid),
+        sa.select(instances)
+        .where(instances.c.study_instance_uid == uid)
+        .order_by(instances.c.series_instance_uid, instances.c.sop_instance_uid),
     )
     return ClaimedStudy(
         claim_token=token,
@@ -715,7 +625,7 @@ def _claim(connection: Connection, study: RowMapping, batch_id: str, lease_until
         revision=study["revision"],
         attempts=attempts,
         instances=tuple(
-            SpooledInstance(**{name: row[name] for name in SpooledInstance.__slots__}) for row in instances
+            SpooledInstance(**{name: row[name] for name in SpooledInstance.__slots__}) for row in claimed
         ),
     )
 
@@ -734,25 +644,23 @@ def _end_attempt(
     if error is not None:
         values |= {"last_error": error[:_MAXIMUM_ERROR_LENGTH], "last_error_at": now}
     connection.execute(
-        _studies.update().where(_studies.c.study_instance_uid == study["study_instance_uid"]).values(**values)
+        studies.update().where(studies.c.study_instance_uid == study["study_instance_uid"]).values(**values)
     )
 
 
 def _study_record(connection: Connection, study: RowMapping) -> StudyRecord:
     uid = study["study_instance_uid"]
-    of_study = _instances.c.study_instance_uid == uid
+    of_study = instances.c.study_instance_uid == uid
     count, size_bytes = connection.execute(
-        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_instances.c.size_bytes), 0)).where(of_study)
+        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(instances.c.size_bytes), 0)).where(of_study)
     ).one()
-    conflicts = _rows(
+    odd = _rows(
         connection,
-        sa.select(_conflicts)
-        .where(_conflicts.c.study_instance_uid == uid)
-        .order_by(_conflicts.c.conflict_id),
+        sa.select(conflicts).where(conflicts.c.study_instance_uid == uid).order_by(conflicts.c.conflict_id),
     )
-    worker = connection.scalar(sa.select(_batches.c.worker).where(_batches.c.batch_id == study["batch_id"]))
-    holds = connection.scalar(
-        sa.select(sa.func.count()).select_from(_holds).where(_holds.c.study_instance_uid == uid)
+    worker = connection.scalar(sa.select(batches.c.worker).where(batches.c.batch_id == study["batch_id"]))
+    held_by = connection.scalar(
+        sa.select(sa.func.count()).select_from(holds).where(holds.c.study_instance_uid == uid)
     )
     return StudyRecord(
         study_instance_uid=uid,
@@ -771,8 +679,8 @@ def _study_record(connection: Connection, study: RowMapping) -> StudyRecord:
         lease_until=study["lease_until"],
         done_at=study["done_at"],
         done_revision=study["done_revision"],
-        open_associations=holds or 0,
+        open_associations=held_by or 0,
         conflicts=tuple(
-            Conflict(row["sop_instance_uid"], ConflictKind(row["kind"]), row["seen_at"]) for row in conflicts
+            Conflict(row["sop_instance_uid"], ConflictKind(row["kind"]), row["seen_at"]) for row in odd
         ),
     )

@@ -9,7 +9,6 @@ import logging
 import sys
 import threading
 import traceback
-import warnings
 from collections.abc import MutableMapping
 from typing import Any, Final, TextIO
 
@@ -67,7 +66,7 @@ def configure_logging(*, quiet: bool = False, stream: TextIO | None = None) -> N
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    warnings.showwarning = _log_warning
+    logging.captureWarnings(capture=True)
     threading.excepthook = _log_thread_exception
 
 
@@ -107,14 +106,10 @@ def _withhold(record: logging.LogRecord) -> bool:
     if record.name.partition(".")[0] in WITHHELD_LOGGERS:
         record.msg = f"message withheld, from {record.module}.{record.funcName}:{record.lineno}"
         record.args = ()
+    elif record.name == "py.warnings":  # "file:line: Category: text", and the text may hold a raw value
+        record.msg = ": ".join(record.getMessage().split(": ", 2)[:2])
+        record.args = ()
     return True
-
-
-def _log_warning(
-    _message: Warning | str, category: type[Warning], filename: str, lineno: int, *_file_and_line: object
-) -> None:
-    # The message is withheld: pydicom warns with raw values.
-    logging.getLogger("warnings").warning("%s at %s:%d", category.__name__, _place(filename), lineno)
 
 
 def _log_thread_exception(args: threading.ExceptHookArgs) -> None:
