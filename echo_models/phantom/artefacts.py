@@ -1,0 +1,140 @@
+"""What a scan adds to and takes from the tissue: gains and losses in decibels on the polar grid.
+
+All of it is drawn once for a clip, because it belongs to the probe's position, not to the beat.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d, zoom
+
+from echo_models.phantom.arrays import ByteArray, FloatArray
+from echo_models.phantom.tissue import Tissue
+
+__all__ = ["Artefacts", "draw_artefacts"]
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """Fields of one clip on the polar grid of [L, S] lines and samples.
+
+    Attributes:
+        gain_db: Gain or loss everywhere: contact, shadows, dropout, time gain compensation.
+        clutter_db: Level of additive haze, near-field clutter and reverberation.
+        noise_db: Level of the machine's own noise.
+        chest_wall: Tissue labels of the chest wall; 255 where there is none.
+        window: Weight in [0, 1] of lung in front of the heart by line: 1 hides what is behind, [L].
+        side_lobe_ratio: Amplitude of the side lobes.
+        lung_decay_db: Loss per sample inside lung and behind bone.
+    """
+
+    gain_db: FloatArray
+    clutter_db: FloatArray
+    noise_db: FloatArray
+    chest_wall: ByteArray
+    window: FloatArray
+    side_lobe_ratio: float
+    lung_decay_db: float
+
+
+def _smooth_field(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> FloatArray:
+    coarse = rng.standard_normal((cells[0] + 3, cells[1] + 3)).astype(np.float32)
+    fine = zoom(coarse, (shape[0] / cells[0], shape[1] / cells[1]), order=1)
+    return np.asarray(fine[: shape[0], : shape[1]], np.float32)
+
+
+def _bell(x: FloatArray, centre: float, width: float) -> FloatArray:
+    return np.asarray(np.exp(-0.5 * ((x - centre) / width) ** 2), np.float32)
+
+
+def draw_artefacts(
+    rng: np.random.Generator,
+    *,
+    across: FloatArray,
+    ranges_mm: FloatArray,
+    chest_wall_mm: float,
+    severity: float,
+) -> Artefacts:
+    """Draw the artefacts of one clip.
+
+    Args:
+        rng: Source of randomness.
+        across: Place of each line in the sector, -1 to 1, [L].
+        ranges_mm: Sample distances from the probe, [S].
+        chest_wall_mm: Skin to the inside of the chest wall.
+        severity: 0 is an ideal scan, 1 the scatter seen in practice, 2 harder than that.
+    """
+    across = across[:, None]
+    deep = (ranges_mm / float(ranges_mm.max()))[None, :]
+    shape = (across.size, ranges_mm.size)
+    gain = np.zeros(shape, np.float32)
+    # Poor contact and obliquity at the flanks, seldom the same on both sides.
+    centre = rng.normal(0, 0.18) * severity
+    for side in (-1, 1):
+        loss = severity * rng.gamma(1.6, 9)
+        start = rng.uniform(0.25, 0.85)
+        gain -= (
+            loss
+            * np.clip((side * (across - centre) - start) / (1 - start + 0.2), 0, None) ** 1.5
+            * (0.3 + deep)
+        )
+    # Rib and lung shadows: bands of lines, deepening.
+    for _ in range(rng.poisson(1.0 * severity)):
+        band = _bell(across, rng.uniform(-1, 1), rng.uniform(0.03, 0.16))
+        gain -= rng.uniform(4, 22) * band * np.clip(deep / rng.uniform(0.1, 0.6), 0, 1)
+    # Whole wall segments that fail to show.
+    gain -= severity * 4.0 * np.clip(_smooth_field(rng, shape, (5, 5)) - 0.1, 0, 2.2) * rng.uniform(0.4, 2.2)
+    gain += severity * 1.5 * _smooth_field(rng, shape, (3, 4))
+    # Time gain compensation that is not right: a wavy curve over depth.
+    curve = np.interp(
+        deep[0],
+        np.linspace(0, 1, 7),
+        rng.normal(0, 3.2 * severity, 7) - np.linspace(0, 3 * rng.normal(0, 1), 7),
+    )
+    gain += np.asarray(curve, np.float32)[None, :]
+    # Haze over everything, near-field clutter, reverberation lines.
+    haze_level = -46 + severity * rng.normal(0, 5)
+    clutter = haze_level + 4 * severity * _smooth_field(rng, shape, (4, 4)) - 6 * deep
+    near = (
+        -20 + severity * rng.normal(0, 5) - ranges_mm[None, :] / (chest_wall_mm * rng.uniform(0.5, 1.8)) * 8
+    )
+    clutter = np.logaddexp(clutter * 0.23, near * 0.23) / 0.23
+    if rng.random() < 0.35 * severity:
+        spacing = rng.uniform(14, 34)
+        ladder = np.sum([_bell(ranges_mm, n * spacing, 1.6) * 0.6**n for n in range(1, 5)], axis=0)
+        clutter += (14 * ladder[None, :] * _bell(across, rng.normal(0, 0.3), 0.4)).astype(np.float32)
+    noise = (
+        -64 + severity * rng.normal(0, 4) + rng.uniform(6, 18) * deep * severity + np.zeros(shape, np.float32)
+    )
+    return Artefacts(
+        gain_db=np.asarray(gain, np.float32),
+        clutter_db=np.asarray(clutter, np.float32),
+        noise_db=np.asarray(noise, np.float32),
+        chest_wall=_chest_wall(rng, shape, ranges_mm, chest_wall_mm),
+        window=_window(rng, across[:, 0], severity),
+        side_lobe_ratio=float(severity * rng.uniform(0.005, 0.03)),
+        lung_decay_db=float(rng.uniform(0.15, 0.5) * (ranges_mm[1] - ranges_mm[0])),
+    )
+
+
+def _chest_wall(
+    rng: np.random.Generator, shape: tuple[int, int], ranges_mm: FloatArray, chest_wall_mm: float
+) -> ByteArray:
+    """Layer skin, fat, fascia and muscle under the probe, with uneven borders."""
+    labels = np.full(shape, 255, np.uint8)
+    wavy = gaussian_filter1d(rng.standard_normal(shape[0]), 14) * 5
+    depth = ranges_mm[None, :] + wavy[:, None]
+    borders = np.sort(rng.uniform(0.05, 0.95, 4)) * chest_wall_mm
+    labels[depth < chest_wall_mm] = Tissue.CHEST_WALL
+    labels[(depth > borders[0]) & (depth < borders[1])] = Tissue.FAT
+    for border in borders:
+        labels[np.abs(depth - border) < 0.5] = Tissue.VESSEL_WALL
+    return labels
+
+
+def _window(rng: np.random.Generator, across: FloatArray, severity: float) -> FloatArray:
+    """Say through which lines the heart is seen: lung covers the rest."""
+    left, right = rng.uniform(0.55, 1.4, 2) / max(severity, 0.5) ** 0.3
+    edge = rng.uniform(0.03, 0.2)
+    closed = np.maximum((across - right) / edge, (-left - across) / edge)
+    return np.asarray(np.clip(closed + 0.5, 0, 1), np.float32)

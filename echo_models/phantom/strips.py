@@ -1,0 +1,151 @@
+"""The strips that show time to the right: spectral Doppler (pulsed and continuous wave) and M-mode.
+
+Shapes and speeds of the flows: Quiñones MA et al., "Recommendations for quantification of Doppler
+echocardiography", J Am Soc Echocardiogr 15:167-184 (2002); Baumgartner H et al. on aortic stenosis (2017).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
+
+from echo_models.phantom.anatomy import SUPERIOR, Heart
+from echo_models.phantom.arrays import FloatArray
+from echo_models.phantom.planes import ScanPlane
+from echo_models.phantom.sector import MachineSettings, Sector
+
+__all__ = ["m_mode_strip", "spectral_strip"]
+
+
+@dataclass(frozen=True)
+class _Flow:
+    """One flow through a gate or along a beam: humps of the envelope in one beat.
+
+    Attributes:
+        humps: (centre, half width, height) of each hump; height in shares of the scale, away from the probe < 0.
+        scale_m_s: Range of peak speed.
+        pointed: Exponent of a hump: 1 is a parabola, above it is pointed.
+    """
+
+    humps: tuple[tuple[float, float, float], ...]
+    scale_m_s: tuple[float, float]
+    pointed: float = 1.0
+
+
+_PULSED: Final = (
+    _Flow(((0.50, 0.10, 1.0), (0.90, 0.07, 0.75)), (0.5, 1.2), 1.1),  # mitral inflow, E and A
+    _Flow(((0.20, 0.16, -1.0),), (0.7, 1.3), 1.1),  # left ventricular outflow
+    _Flow(((0.21, 0.17, -1.0),), (0.5, 1.1), 1.0),  # pulmonary outflow
+    _Flow(((0.18, 0.13, 0.8), (0.48, 0.09, -1.0), (0.90, 0.06, -0.8)), (0.06, 0.18), 1.2),  # tissue Doppler
+    _Flow(((0.22, 0.17, 0.8), (0.55, 0.15, 0.6), (0.92, 0.05, -0.4)), (0.4, 0.8), 1.0),  # pulmonary veins
+    _Flow(((0.20, 0.15, -0.9), (0.52, 0.16, -0.6), (0.92, 0.05, 0.3)), (0.3, 0.7), 1.0),  # hepatic veins
+    _Flow(((0.20, 0.17, -1.0), (0.55, 0.25, -0.12)), (0.7, 1.4), 1.0),  # descending aorta
+)
+_CONTINUOUS: Final = (
+    _Flow(((0.20, 0.19, -1.0),), (1.2, 5.0), 0.9),  # aortic stenosis or outflow
+    _Flow(((0.22, 0.26, -1.0),), (1.8, 4.0), 0.75),  # tricuspid regurgitation
+    _Flow(((0.21, 0.25, -1.0),), (4.0, 6.0), 0.6),  # mitral regurgitation
+    _Flow(((0.68, 0.34, 1.0),), (3.0, 5.0), 0.4),  # aortic regurgitation
+    _Flow(((0.55, 0.16, 1.0), (0.89, 0.09, 0.9)), (1.2, 2.5), 0.9),  # mitral stenosis
+    _Flow(
+        ((0.20, 0.17, -1.0), (0.50, 0.11, 0.5), (0.90, 0.08, 0.4)), (0.9, 2.2), 0.9
+    ),  # along outflow and inflow
+)
+
+
+def spectral_strip(
+    rng: np.random.Generator,
+    *,
+    continuous: bool,
+    rows: int,
+    columns: int,
+    beats: float,
+    phase: float,
+    severity: float,
+) -> tuple[FloatArray, float]:
+    """Draw a Doppler spectrum over time.
+
+    A pulsed gate sees one speed, so its spectrum is a band under the envelope with a hollow below it; a
+    continuous beam sees all speeds on its way, so its spectrum is filled down to the baseline.
+
+    Args:
+        rng: Source of randomness.
+        continuous: Continuous wave.
+        rows: Velocity bins.
+        columns: Time steps.
+        beats: Heart beats across the strip.
+        phase: Cardiac phase of the right end.
+        severity: Strength of noise and variation.
+
+    Returns:
+        Grey [rows, columns], float32, 0 to 255, and the row of the baseline.
+    """
+    flow = (_CONTINUOUS if continuous else _PULSED)[
+        int(rng.integers(len(_CONTINUOUS if continuous else _PULSED)))
+    ]
+    sign = float(rng.choice([1, 1, 1, -1]))  # inverted spectra happen
+    heights = [sign * height for _, _, height in flow.humps]
+    reach = rng.uniform(0.5, 0.95)
+    up, down = max(0.0, *heights), max(0.0, *(-h for h in heights))
+    baseline = float(np.clip((up + 0.12) / (up + down + 0.24) + rng.normal(0, 0.09), 0.12, 0.88))
+    room = min(baseline / max(up, 1e-3), (1 - baseline) / max(down, 1e-3)) * reach
+    time = phase + np.linspace(-beats, 0, columns, dtype=np.float32)
+    beat_strength = np.interp(
+        time,
+        np.arange(np.floor(time[0]) - 1, np.ceil(time[-1]) + 2),
+        1 + 0.08 * severity * rng.standard_normal(int(np.ceil(time[-1]) + 2 - np.floor(time[0]) + 1)),
+    )
+    position = (baseline - (np.arange(rows, dtype=np.float32) + 0.5) / rows)[:, None]
+    intensity = np.zeros((rows, columns), np.float32)
+    width_ratio = rng.uniform(0.10, 0.28)
+    for (centre, half, _), height in zip(flow.humps, heights, strict=True):
+        distance = (time - centre + 0.5) % 1.0 - 0.5
+        hump = np.clip(1 - (distance / half) ** 2, 0, 1) ** flow.pointed
+        envelope = (height * room * beat_strength * hump).astype(np.float32)[None, :]
+        speed = position * np.sign(height)
+        peak = np.abs(envelope) + 1e-4
+        under = speed / peak
+        edge = np.clip((peak - speed) * rows / 5, 0, 1) * (speed > 0) * (peak > 0.015)
+        if continuous:
+            body = 0.45 + 0.35 * under + 0.3 * np.exp(-((under - 0.25) ** 2) / 0.05)
+        else:
+            body = np.exp(-0.5 * ((1 - under) / width_ratio) ** 2) + 0.10
+        intensity = np.maximum(intensity, edge * body)
+    # Slow wall motion left by the filter lies on both sides of the baseline.
+    wall = np.exp(-0.5 * (position * rows / rng.uniform(3, 9)) ** 2) * rng.uniform(0.1, 0.6)
+    thumps = (
+        np.exp(-0.5 * (((time + 0.03) % 1.0 - 0.05) / 0.03) ** 2)[None, :]
+        * np.exp(-np.abs(position) * rng.uniform(4, 14))
+        * rng.uniform(0, 0.5)
+    )
+    intensity += wall + thumps.astype(np.float32)
+    grain = rng.standard_exponential((rows, columns)).astype(np.float32)
+    grain = gaussian_filter(grain, (0.9, 0.55)) ** 0.7
+    floor = rng.uniform(0.004, 0.09) * severity
+    shown = np.clip((intensity * rng.uniform(0.7, 1.3) + floor) * grain, 0, 1.2) ** rng.uniform(0.5, 0.9)
+    if rng.random() < 0.75:  # the wall filter
+        shown[np.abs(position[:, 0]) < rng.uniform(0.005, 0.03)] *= 0.1
+    if rng.random() < 0.2:  # mirror image in the other channel
+        shown = np.maximum(shown, 0.35 * shown[::-1])
+    return np.asarray(np.clip(shown * rng.uniform(140, 255), 0, 255), np.float32), baseline * rows
+
+
+def m_mode_strip(
+    heart: Heart, plane: ScanPlane, settings: MachineSettings, rng: np.random.Generator,
+    *, columns: int, rows: int, beats: float, phase: float, severity: float,
+) -> FloatArray:  # fmt: skip
+    """Scan one line of a sector over and over: depth down, time to the right.
+
+    The line is a sector of no width, each of whose lines sees another phase of the beat.
+
+    Returns:
+        Grey [rows, columns], float32, 0 to 255.
+    """
+    angle = float(rng.normal(0, 0.12))
+    line = Sector(heart, plane, settings, rng, severity=severity, lines=columns, samples=rows, steer=angle)
+    phases = phase + np.linspace(-beats, 0, columns, dtype=np.float32)
+    breath_mm = 2.5 * np.sin(2 * np.pi * np.linspace(0, beats / 4.5, columns) + rng.uniform(0, 6))
+    moved = np.asarray(SUPERIOR[:, None] * breath_mm[None, :], np.float32)
+    strip = line.frame_over_time(phases, moved)
+    return np.asarray(gaussian_filter1d(strip, 0.6, axis=0).T, np.float32)
