@@ -1,0 +1,123 @@
+"""From stored samples to luminance: 0 is black, 255 is white, whatever the colour space was."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset
+from pydicom.pixels.processing import apply_color_lut
+
+from beam_jobs.deid.errors import RejectedError
+from beam_jobs.deid.reading import number
+from beam_jobs.deid.source import PixelFormat
+from beam_jobs.records import Reason
+
+Samples = npt.NDArray[Any]
+ToLuminance = Callable[[Samples, str], npt.NDArray[np.uint8]]
+"""Takes sampled pixels [H, W] or [H, W, 3] and their photometric interpretation as decoded."""
+
+_RED, _GREEN, _BLUE, _HALF = 19595, 38470, 7471, 1 << 15
+"""ITU-R BT.601 weights × 65536, as libjpeg has them, so that every decoder's grey is the same."""
+
+_WHITE: Final = 255
+_YBR: Final = frozenset({"YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
+
+
+def luminance_of(ds: Dataset, pixels: PixelFormat) -> ToLuminance:
+    """Choose the conversion that a header calls for.
+
+    The result holds numbers and tables only, nothing else of the header.
+
+    Raises:
+        RejectedError: UNSUPPORTED_PIXELS for a palette that cannot be read.
+    """
+    if pixels.photometric_interpretation == "PALETTE COLOR":
+        return _Palette(_palette_luminance(ds, pixels), _first_mapped(ds))
+    low, high = _range(ds, pixels)
+    return _Tones(low, high)
+
+
+def rgb_to_luminance(rgb: Samples) -> npt.NDArray[np.uint8]:
+    """Weigh red, green and blue.
+
+    Args:
+        rgb: [..., 3], values 0 to 255.
+
+    Returns:
+        [...], uint8.
+    """
+    wide = rgb.astype(np.uint32)
+    grey = (wide[..., 0] * _RED + wide[..., 1] * _GREEN + wide[..., 2] * _BLUE + _HALF) >> 16
+    return grey.astype(np.uint8)
+
+
+class _Tones:
+    """Monochrome, RGB and YBR samples whose range is low to high."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self._low = low
+        self._high = high
+
+    def __call__(self, samples: Samples, photometric_interpretation: str) -> npt.NDArray[np.uint8]:
+        if photometric_interpretation in _YBR:
+            return self._to_bytes(samples[..., 0])
+        if photometric_interpretation == "RGB":
+            return rgb_to_luminance(self._to_bytes(samples))
+        grey = self._to_bytes(samples)
+        return _WHITE - grey if photometric_interpretation == "MONOCHROME1" else grey
+
+    def _to_bytes(self, samples: Samples) -> npt.NDArray[np.uint8]:
+        if (self._low, self._high) == (0, _WHITE) and samples.dtype == np.uint8:
+            return samples
+        scaled = (samples.astype(np.float64) - self._low) * (_WHITE / (self._high - self._low))
+        return np.clip(np.rint(scaled), 0, _WHITE).astype(np.uint8)
+
+
+class _Palette:
+    """Samples that are places in a table (PS3.3 C.7.9)."""
+
+    def __init__(self, table: npt.NDArray[np.uint8], first_mapped: int) -> None:
+        self._table = table
+        self._first_mapped = first_mapped
+
+    def __call__(self, samples: Samples, photometric_interpretation: str) -> npt.NDArray[np.uint8]:
+        places = np.clip(samples.astype(np.int64) - self._first_mapped, 0, len(self._table) - 1)
+        return self._table[places]
+
+
+def _range(ds: Dataset, pixels: PixelFormat) -> tuple[float, float]:
+    """Give the stored values that become black and white.
+
+    Eight bits are what the screen showed. Deeper monochrome samples go through the header's window
+    (PS3.3 C.11.2.1.2.1) where it has one, else over all that the stored bits can hold.
+    """
+    bits = pixels.bits_stored
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if pixels.is_signed else (0, (1 << bits) - 1)
+    width, center = number(ds, "WindowWidth"), number(ds, "WindowCenter")
+    is_deep = bits > 8 and pixels.samples_per_pixel == 1
+    if is_deep and width is not None and center is not None and width > 1:
+        slope, intercept = number(ds, "RescaleSlope") or 1.0, number(ds, "RescaleIntercept") or 0.0
+        edges = (center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2)
+        return (edges[0] - intercept) / slope, (edges[1] - intercept) / slope
+    return (low, high) if high > low else (0, 1)
+
+
+def _first_mapped(ds: Dataset) -> int:
+    return int(ds["RedPaletteColorLookupTableDescriptor"].value[1])
+
+
+def _palette_luminance(ds: Dataset, pixels: PixelFormat) -> npt.NDArray[np.uint8]:
+    table: npt.NDArray[np.uint8] | None = None
+    try:
+        entries, first, bits = (int(part) for part in ds["RedPaletteColorLookupTableDescriptor"].value)
+        # Every place of the table in turn, as stored samples.
+        places = np.arange(first, first + (entries or 1 << 16)).astype(np.int32)
+        colours = apply_color_lut(places, ds)[..., :3]
+        # Tables of 16 bits that hold 8 occur: they would come out black.
+        table = rgb_to_luminance(colours >> 8 if bits == 16 and colours.max() > _WHITE else colours)
+    except Exception:  # noqa: BLE001, S110 - pydicom raises errors of any type, quoting raw values
+        pass
+    if table is None:
+        raise RejectedError(Reason.UNSUPPORTED_PIXELS)
+    return table

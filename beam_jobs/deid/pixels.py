@@ -1,0 +1,123 @@
+"""Which pixels show the patient's inside: the fan, found in what the pixels do.
+
+Speckle fills an area and flickers; text is thin, flat and stands still. The keep-mask is the convex
+hull of the area that speckle fills, within the ultrasound regions of the header. Where in doubt a
+pixel is not kept.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from beam_jobs.deid.errors import RejectedError
+from beam_jobs.deid.regions import RegionMasks
+from beam_jobs.records import Reason
+
+Mask = npt.NDArray[np.bool_]
+
+SAMPLED_FRAMES: Final = 16
+"""Frames over a clip that the fan is looked for in."""
+
+
+def keep_mask(frames: npt.NDArray[np.uint8], regions: RegionMasks) -> Mask:
+    """Find the pixels to keep, the same for all frames of the clip.
+
+    Args:
+        frames: [N, 120, 160], uint8, N at least 1; a few are looked at, spread over all.
+
+    Returns:
+        [120, 160], bool.
+
+    Raises:
+        RejectedError: NO_IMAGE_REGION where nothing looks like an image.
+    """
+    places = np.unique(np.linspace(0, len(frames) - 1, SAMPLED_FRAMES).astype(int))
+    sampled = frames[places]
+    keep = regions.strips.copy()
+    for image in regions.images:
+        keep |= _find_fan(sampled, image)
+    if not keep.any():
+        raise RejectedError(Reason.NO_IMAGE_REGION)
+    return keep
+
+
+_FLAT_TOLERANCE: Final = 1
+_FLAT_RATIO: Final = 0.5
+_BLACK: Final = 3
+_MOTION: Final = 8
+_OFTEN: Final = 0.3
+_WINDOW_PX: Final = 7
+_DENSE: Final = 0.5
+_THINNEST_RADIUS_PX: Final = 3
+_SMALLEST_AREA_RATIO: Final = 0.015
+_SECOND_AREA_RATIO: Final = 0.3
+
+
+def _find_fan(frames: npt.NDArray[np.uint8], inside: Mask) -> Mask:
+    """Draw the convex hull of each large area of speckle."""
+    dense = ndimage.uniform_filter(_speckle(frames, inside).astype(np.float32), _WINDOW_PX) > _DENSE
+    solid = ndimage.binary_opening(dense & inside, _disk(_THINNEST_RADIUS_PX))
+    labels, count = ndimage.label(solid)
+    fan = np.zeros_like(inside)
+    if count == 0:
+        return fan
+    areas = ndimage.sum_labels(solid, labels, np.arange(1, count + 1))
+    for label, area in enumerate(areas, start=1):
+        if area >= max(_SECOND_AREA_RATIO * areas.max(), _SMALLEST_AREA_RATIO * solid.size):
+            component = labels == label
+            grown = ndimage.binary_dilation(component, iterations=_THINNEST_RADIUS_PX, mask=dense & inside)
+            fan |= _hull(grown)
+    return fan & inside
+
+
+def _speckle(frames: npt.NDArray[np.uint8], inside: Mask) -> Mask:
+    """Mark pixels that are textured in most frames, or change between many."""
+    wide = frames.astype(np.int16)
+    textured = np.mean([_textured(frame) for frame in wide], axis=0) >= 0.5
+    speckle: Mask = textured
+    if len(wide) > 2:
+        speckle = speckle | (np.mean(np.abs(np.diff(wide, axis=0)) > _MOTION, axis=0) >= _OFTEN)
+    return speckle & inside
+
+
+def _textured(frame: npt.NDArray[np.int16]) -> Mask:
+    """Mark pixels that are not black and differ from most of their neighbours."""
+    radius = 2
+    padded = np.pad(frame, radius, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * radius + 1, 2 * radius + 1))
+    equal = np.abs(windows - frame[:, :, None, None]) <= _FLAT_TOLERANCE
+    mask: Mask = (equal.mean(axis=(2, 3)) < _FLAT_RATIO) & (frame > _BLACK)
+    return mask
+
+
+def _disk(radius: int) -> Mask:
+    span = np.arange(-radius, radius + 1)
+    mask: Mask = span[:, None] ** 2 + span**2 <= radius**2
+    return mask
+
+
+def _hull(mask: Mask) -> Mask:
+    """Fill the convex hull of a mask (Andrew's monotone chain, then half planes)."""
+    points = sorted(zip(*(axis.tolist() for axis in np.nonzero(mask)), strict=True))
+    corners = np.array(_half_hull(points)[:-1] + _half_hull(points[::-1])[:-1])
+    rows, columns = np.indices(mask.shape)
+    filled = np.ones_like(mask)
+    for (row, column), (next_row, next_column) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        side = (next_row - row) * (columns - column) - (next_column - column) * (rows - row)
+        filled &= side >= 0
+    return filled
+
+
+def _half_hull(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    chain: list[tuple[int, int]] = []
+    for point in points:
+        while len(chain) > 1 and _turn(chain[-2], chain[-1], point) <= 0:
+            chain.pop()
+        chain.append(point)
+    return chain
+
+
+def _turn(start: tuple[int, int], middle: tuple[int, int], end: tuple[int, int]) -> int:
+    return (middle[0] - start[0]) * (end[1] - start[1]) - (middle[1] - start[1]) * (end[0] - start[0])
