@@ -1,0 +1,121 @@
+"""Random changes to training frames; masks and outlines follow what moves the frame."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+Frames = npt.NDArray[np.uint8]
+Masks = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How much a training frame may be changed.
+
+    Attributes:
+        rotation_degrees: the most it turns either way (paper: 10).
+        shift_ratio: the most it moves, of its height and width (paper: 0.1).
+        jitter: strength of random gamma, contrast and brightness, 0 for none. Not in the paper: its
+            frames of training and use came from the same machines, the phantom's do not.
+        mask_growth_px: how far a mask may shrink (negative) and grow. Not in the paper: in use masks
+            are another network's, and never exact.
+        unmasked_share: of frames that stay unmasked, for the same reason.
+    """
+
+    rotation_degrees: float = 10.0
+    shift_ratio: float = 0.1
+    jitter: float = 0.0
+    mask_growth_px: tuple[int, int] = (0, 0)
+    unmasked_share: float = 0.0
+
+
+NO_AUGMENTATION = Augmentation(rotation_degrees=0.0, shift_ratio=0.0)
+
+
+def move(
+    layers: tuple[Frames, ...], augmentation: Augmentation, rng: np.random.Generator
+) -> tuple[Frames, ...]:
+    """Turn and shift frames at random; what moves in is black.
+
+    Args:
+        layers: arrays [N, H, W], uint8: frames, and masks that must move with them.
+        augmentation: how far.
+        rng: each frame draws its own angle and shifts.
+
+    Returns:
+        as many arrays of the same shapes, sampled by nearest neighbour.
+    """
+    count, rows, columns = layers[0].shape
+    angles = np.deg2rad(rng.uniform(-1, 1, count) * augmentation.rotation_degrees)
+    shifts = rng.uniform(-1, 1, (count, 2)) * augmentation.shift_ratio * (columns, rows)
+    moved = tuple(np.empty_like(layer) for layer in layers)
+    for n, (angle, (across, down)) in enumerate(zip(angles, shifts, strict=True)):
+        cosine, sine = np.cos(angle), np.sin(angle)
+        x, y = columns / 2, rows / 2  # turned about the middle
+        coefficients = (
+            cosine,
+            -sine,
+            x - cosine * (x + across) + sine * (y + down),
+            sine,
+            cosine,
+            y - sine * (x + across) - cosine * (y + down),
+        )
+        for source, target in zip(layers, moved, strict=True):
+            image = Image.fromarray(source[n])
+            turned = image.transform(
+                (columns, rows), Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST
+            )
+            target[n] = np.asarray(turned)
+    return moved
+
+
+def jitter(frames: Frames, strength: float, rng: np.random.Generator) -> Frames:
+    """Change gamma, contrast and brightness of each frame at random; black stays black.
+
+    Args:
+        frames: [N, H, W], uint8.
+        strength: 0 for no change; 1 draws gamma from 1/2 to 2.
+        rng: each frame draws its own.
+
+    Returns:
+        [N, H, W], uint8.
+    """
+    levels = np.arange(256) / 255
+    count = len(frames)
+    gamma = 2.0 ** (rng.uniform(-1, 1, count) * strength)
+    contrast = 1 + rng.uniform(-0.3, 0.3, count) * strength
+    brightness = rng.uniform(-0.05, 0.05, count) * strength
+    changed = np.empty_like(frames)
+    for n in range(count):
+        curve = np.clip(levels ** gamma[n] * contrast[n] + brightness[n], 0, 1) * 255
+        curve[0] = 0
+        changed[n] = curve.astype(np.uint8)[frames[n]]
+    return changed
+
+
+def disturb_masks(masks: Masks, augmentation: Augmentation, rng: np.random.Generator) -> Masks:
+    """Grow or shrink each mask at random, or open it to the whole frame.
+
+    Args:
+        masks: [N, H, W], bool.
+        augmentation: `mask_growth_px` and `unmasked_share`.
+        rng: each mask draws its own.
+
+    Returns:
+        [N, H, W], bool, a new array.
+    """
+    low, high = augmentation.mask_growth_px
+    growths = rng.integers(low, high, len(masks), endpoint=True)
+    opened = rng.random(len(masks)) < augmentation.unmasked_share
+    disturbed = masks.copy()
+    for n, growth in enumerate(growths):
+        if opened[n]:
+            disturbed[n] = True
+        elif growth > 0:
+            disturbed[n] = ndimage.maximum_filter(masks[n].view(np.uint8), 2 * growth + 1) > 0
+        elif growth < 0:
+            disturbed[n] = ndimage.minimum_filter(masks[n].view(np.uint8), 1 - 2 * growth) > 0
+    return disturbed
