@@ -52,15 +52,25 @@ class SpoolLockedError(StartRefusedError):
 
 
 class RetryLaterError(ListenerError):
-    """The instance cannot be kept now; nothing is wrong with it."""
+    """The instance cannot be kept now; nothing is wrong with it.
+
+    Attributes:
+        reason: a short code, safe as a metric label.
+    """
+
+    reason: ClassVar[str]
 
 
 class SpoolUnavailableError(RetryLaterError):
     """The spool cannot be written: disk full, folder gone, no permission."""
 
+    reason = "spool_unavailable"
+
 
 class LedgerUnavailableError(RetryLaterError):
     """The ledger cannot be read or written."""
+
+    reason = "ledger_unavailable"
 
 
 class RefusedInstanceError(ListenerError):

@@ -155,14 +155,27 @@ class StudyRecord:
 class Ledger:
     """The ledger behind a database URL. Threads and processes may share it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, must_exist: bool = False) -> None:
         """Open the ledger and create its tables where they are absent.
+
+        Args:
+            url: SQLAlchemy URL.
+            must_exist: refuse to create a SQLite file, for those who only ask questions.
 
         Raises:
             LedgerUnavailableError: if the database cannot be opened.
         """
-        with _translated():
-            self._engine = open_engine(url)
+        try:
+            self._engine = open_engine(url, must_exist=must_exist)
+        except FileNotFoundError as error:
+            raise LedgerUnavailableError(
+                "There is no ledger yet: start `echobeam listen` or `echobeam up`, or give the --root it uses"
+            ) from error
+        except OSError as error:
+            raise LedgerUnavailableError(
+                f"The ledger's folder cannot be made ({error.strerror}): give this user the right to "
+                "write there, or set another ledger_url"
+            ) from error
         self._reader = self._engine.execution_options(echobeam_reading=True)
         with self._writing() as connection:
             metadata.create_all(connection)

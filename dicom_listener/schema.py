@@ -78,16 +78,22 @@ batches = sa.Table(
 )
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, *, must_exist: bool = False) -> Engine:
     """Open a database; SQLite in WAL, durable at each commit, with explicit transactions.
 
     An option `echobeam_reading` on an engine or connection makes its transactions read one snapshot
     without the write lock; all others take the write lock as they begin.
+
+    Raises:
+        FileNotFoundError: if a SQLite file must exist and does not.
+        OSError: if its folder cannot be made.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return sa.create_engine(parsed, hide_parameters=True)
     if parsed.database:
+        if must_exist and not Path(parsed.database).exists():
+            raise FileNotFoundError(parsed.database)
         Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = sa.create_engine(
         parsed,
