@@ -142,3 +142,124 @@ class Rejection:
     reason: Reason
     frames_kept: int
     parts: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentedChunk(Chunk):
+    """A chunk whose field of view is known.
+
+    Attributes:
+        fov_masks: [1, 120, 160] where one mask serves every frame, or [N, 120, 160], bool.
+        fov_model: name of the bundle that drew them.
+    """
+
+    fov_masks: npt.NDArray[np.bool_]
+    fov_model: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassifiedChunk(SegmentedChunk):
+    """A segmented chunk whose views are known.
+
+    Attributes:
+        view_probabilities: [N, 15], float32, in the order of `VIEWS`; each row sums to 1.
+        view_model: name of the bundle that named the views.
+    """
+
+    view_probabilities: npt.NDArray[np.float32]
+    view_model: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutlinedChunk(ClassifiedChunk):
+    """A classified chunk with the left ventricle of its apical four-chamber frames.
+
+    Attributes:
+        a4c_indexes: [M], int64, ascending: which of the chunk's frames are apical four chamber.
+        lv_masks: [M, 120, 160], bool: the left ventricle within the epicardium of those frames.
+        lv_model: name of the bundle that drew them, or None where M is 0.
+    """
+
+    a4c_indexes: npt.NDArray[np.int64]
+    lv_masks: npt.NDArray[np.bool_]
+    lv_model: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AssessedChunk(OutlinedChunk):
+    """An outlined chunk with everything the models say about it.
+
+    Attributes:
+        lvh_probabilities: [N], float32, NaN where a frame was not assessed.
+        lvh_model: name of the bundle that assessed them, or None where no frame was.
+    """
+
+    lvh_probabilities: npt.NDArray[np.float32]
+    lvh_model: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictedChunk:
+    """What is left of a chunk once the models have seen it: the only record that crosses a shuffle.
+
+    Attributes:
+        first_frame_index: index within the instance of the first of its N frames.
+        parts: 0, or on the record that closes the instance the number of its records.
+        fov_area_ratios: [N], float32: share of the picture inside the field of view.
+        view_probabilities: [N, 15], float32, in the order of `VIEWS`.
+        lv_area_ratios: [N], float32: share of the picture inside the left ventricle, NaN where the
+            frame is not apical four chamber.
+        lvh_probabilities: [N], float32, NaN where a frame was not assessed.
+        pool_indexes: [P], int64, ascending: which frames travel on to the pool.
+        pool_frames: [P, 120, 160], uint8: those frames, 0 outside the field of view.
+    """
+
+    placement: Placement
+    header: ClipHeader
+    first_frame_index: int
+    parts: int
+    fov_area_ratios: npt.NDArray[np.float32]
+    view_probabilities: npt.NDArray[np.float32]
+    lv_area_ratios: npt.NDArray[np.float32]
+    lvh_probabilities: npt.NDArray[np.float32]
+    fov_model: str
+    view_model: str
+    lv_model: str | None
+    lvh_model: str | None
+    pool_indexes: npt.NDArray[np.int64]
+    pool_frames: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CollectedStudy:
+    """Every record of one study under one claim, in an order that does not depend on arrival."""
+
+    claim_token: str
+    study_key: str
+    subject_key: str
+    revision: int
+    chunks: tuple[PredictedChunk, ...]
+    rejections: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenStudy:
+    """What was written of one study, for its log line and the metrics.
+
+    Attributes:
+        committed: False where the claim had been lost meanwhile, so that nothing was written.
+        frames_by_view: number of frames of each view that occurs.
+        confidence_counts: number of frames by tenth of their view confidence, ten entries.
+        rejections_by_reason: number of rejections of each reason that occurs.
+        models: names of the bundles that were used, sorted.
+    """
+
+    study_key: str
+    revision: int
+    committed: bool
+    clips: int
+    frames: int
+    frames_by_view: dict[str, int]
+    confidence_counts: tuple[int, ...]
+    rejections_by_reason: dict[str, int]
+    models: tuple[str, ...]

@@ -1,0 +1,22 @@
+"""The errors of `beam_jobs`, grouped by what the caller does next.
+
+    BeamJobsError
+    ├── SetupError            refuse to start: the message says what to correct
+    └── QueryError            fail the job: the statement was refused or did not run
+
+An instance that cannot be processed raises `beam_jobs.deid.errors.RejectedError`; it becomes a row
+of `rejections`. Anything else that goes wrong within a batch fails the attempt, and the ledger
+decides when there is another.
+"""
+
+
+class BeamJobsError(Exception):
+    """Base of the errors that `beam_jobs` raises itself."""
+
+
+class SetupError(BeamJobsError):
+    """A job cannot start as it is configured."""
+
+
+class QueryError(BeamJobsError):
+    """A statement over the results was refused or did not run."""

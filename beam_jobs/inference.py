@@ -1,0 +1,236 @@
+"""What the models say about chunks: the paper's four steps as plain functions.
+
+Chunks in, the same chunks with more known out, in the same order. Frames of several chunks go
+through a network together, because a network is fed best with full batches of one shape; a chunk's
+result never depends on which others came with it. The Beam model handlers and the contact sheet
+call these same functions.
+
+Source: paper, "The whole pipeline": frame → field of view → masked frame → view → if apical four
+chamber: left ventricle → masked frame → hypertrophy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_jobs.records import (
+    FRAME_COLUMNS,
+    FRAME_ROWS,
+    AssessedChunk,
+    Chunk,
+    ClassifiedChunk,
+    OutlinedChunk,
+    PredictedChunk,
+    SegmentedChunk,
+)
+from echo_models.bundle import Bundle
+from echo_models.views import A4C, VIEWS
+
+MASK_PROBABILITY: Final = 0.5
+"""A pixel belongs to what was segmented from this probability on."""
+
+LVH_FRAMES: Final = 2
+"""Hypertrophy is read from the first frames of a clip, which show diastole (paper, Data, "LVH")."""
+
+_A4C_INDEX: Final = VIEWS.index(A4C)
+
+
+def segment_field_of_view(
+    chunks: Sequence[Chunk], bundle: Bundle, *, frames_per_clip: int | None, batch_size: int
+) -> list[SegmentedChunk]:
+    """Find the field of view of each chunk.
+
+    The field of view does not move within a clip, so a few frames, evenly spread, are segmented and
+    their mean probability gives one mask for all.
+
+    Args:
+        frames_per_clip: how many frames of a chunk to segment; None segments every frame and gives
+            each its own mask, as the paper does.
+        batch_size: frames in one call of the network.
+    """
+    samples = [_sampled(len(chunk.frames), frames_per_clip) for chunk in chunks]
+    frames = _join([chunk.frames[sample] for chunk, sample in zip(chunks, samples, strict=True)])
+    parts = _split(bundle.predict(frames, batch_size=batch_size), [len(sample) for sample in samples])
+    segmented = []
+    for chunk, part in zip(chunks, parts, strict=True):
+        probabilities = part if frames_per_clip is None else part.mean(axis=0, keepdims=True)
+        segmented.append(
+            SegmentedChunk(
+                **_known(chunk), fov_masks=probabilities >= MASK_PROBABILITY, fov_model=bundle.manifest.name
+            )
+        )
+    return segmented
+
+
+def classify_views(
+    chunks: Sequence[SegmentedChunk], bundle: Bundle, *, batch_size: int
+) -> list[ClassifiedChunk]:
+    """Name the view of every frame."""
+    frames = _join([_masked(chunk, slice(None), bundle.manifest.mask) for chunk in chunks])
+    parts = _split(bundle.predict(frames, batch_size=batch_size), [len(chunk.frames) for chunk in chunks])
+    return [
+        ClassifiedChunk(**_known(chunk), view_probabilities=part, view_model=bundle.manifest.name)
+        for chunk, part in zip(chunks, parts, strict=True)
+    ]
+
+
+def segment_left_ventricle(
+    chunks: Sequence[ClassifiedChunk], bundle: Bundle, *, batch_size: int
+) -> list[OutlinedChunk]:
+    """Outline the left ventricle in the frames that show the apical four-chamber view."""
+    indexes = [a4c_indexes(chunk.view_probabilities) for chunk in chunks]
+    frames = _join(
+        [
+            _masked(chunk, index, bundle.manifest.mask)
+            for chunk, index in zip(chunks, indexes, strict=True)
+            if len(index)
+        ]
+    )
+    parts = _split(bundle.predict(frames, batch_size=batch_size), [len(index) for index in indexes])
+    return [
+        OutlinedChunk(
+            **_known(chunk),
+            a4c_indexes=index,
+            lv_masks=part >= MASK_PROBABILITY,
+            lv_model=bundle.manifest.name if len(index) else None,
+        )
+        for chunk, index, part in zip(chunks, indexes, parts, strict=True)
+    ]
+
+
+def classify_hypertrophy(
+    chunks: Sequence[OutlinedChunk], bundle: Bundle, *, batch_size: int
+) -> list[AssessedChunk]:
+    """Estimate hypertrophy from the first frames of apical four-chamber clips.
+
+    A still is not assessed: nothing says which phase of the heart it shows.
+    """
+    indexes = [hypertrophy_indexes(chunk) for chunk in chunks]
+    frames = _join(
+        [
+            _ventricles(chunk, index) if bundle.manifest.mask == "lv" else _masked(chunk, index, bundle.manifest.mask)
+            for chunk, index in zip(chunks, indexes, strict=True)
+            if len(index)
+        ]
+    )
+    parts = _split(bundle.predict(frames, batch_size=batch_size), [len(index) for index in indexes])
+    assessed = []
+    for chunk, index, part in zip(chunks, indexes, parts, strict=True):
+        probabilities = np.full(len(chunk.frames), np.nan, np.float32)
+        probabilities[index] = part
+        assessed.append(
+            AssessedChunk(
+                **_known(chunk),
+                lvh_probabilities=probabilities,
+                lvh_model=bundle.manifest.name if len(index) else None,
+            )
+        )
+    return assessed
+
+
+def keep_predictions(chunk: AssessedChunk, *, pool_frames_per_clip: int) -> PredictedChunk:
+    """Let go of a chunk's frames, except those apical four-chamber ones that may go to the pool.
+
+    Args:
+        pool_frames_per_clip: the most frames to keep, evenly spread over those there are.
+    """
+    pooled = chunk.a4c_indexes[spread(len(chunk.a4c_indexes), pool_frames_per_clip)]
+    lv_area_ratios = np.full(len(chunk.frames), np.nan, np.float32)
+    lv_area_ratios[chunk.a4c_indexes] = _area_ratios(chunk.lv_masks)
+    return PredictedChunk(
+        placement=chunk.placement,
+        header=chunk.header,
+        first_frame_index=chunk.first_frame_index,
+        parts=chunk.parts,
+        fov_area_ratios=np.broadcast_to(_area_ratios(chunk.fov_masks), len(chunk.frames)).copy(),
+        view_probabilities=chunk.view_probabilities,
+        lv_area_ratios=lv_area_ratios,
+        lvh_probabilities=chunk.lvh_probabilities,
+        fov_model=chunk.fov_model,
+        view_model=chunk.view_model,
+        lv_model=chunk.lv_model,
+        lvh_model=chunk.lvh_model,
+        pool_indexes=pooled,
+        pool_frames=_masked(chunk, pooled, "fov"),
+    )
+
+
+def a4c_indexes(view_probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Say which frames show the apical four-chamber view.
+
+    Args:
+        view_probabilities: [N, 15], float32.
+
+    Returns:
+        [M], int64, ascending.
+    """
+    return np.flatnonzero(view_probabilities.argmax(axis=1) == _A4C_INDEX)
+
+
+def hypertrophy_indexes(chunk: OutlinedChunk) -> npt.NDArray[np.int64]:
+    """Say which frames of a chunk tell of hypertrophy.
+
+    They are those of the clip's first two that show the apical four-chamber view, if the chunk as a
+    whole, by its mean probability, shows it too.
+
+    Returns:
+        [L], int64, ascending; L is at most `LVH_FRAMES`.
+    """
+    is_a4c_clip = (
+        chunk.header.number_of_frames > 1
+        and len(chunk.frames) > 0
+        and int(chunk.view_probabilities.mean(axis=0).argmax()) == _A4C_INDEX
+    )
+    if not is_a4c_clip:
+        return np.empty(0, np.int64)
+    return chunk.a4c_indexes[chunk.first_frame_index + chunk.a4c_indexes < LVH_FRAMES]
+
+
+def spread(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Choose at most `most` of `count` places, evenly spread, ascending.
+
+    Returns:
+        [min(count, most)], int64: the middles of as many equal stretches.
+    """
+    chosen = min(count, most)
+    return (2 * np.arange(chosen, dtype=np.int64) + 1) * count // max(2 * chosen, 1)
+
+
+def _sampled(count: int, frames_per_clip: int | None) -> npt.NDArray[np.int64]:
+    return np.arange(count) if frames_per_clip is None else spread(count, frames_per_clip)
+
+
+def _masked(chunk: SegmentedChunk, index: Any, mask: str) -> npt.NDArray[np.uint8]:
+    """Take some frames as a network wants them: plain, or 0 outside the field of view."""
+    frames = chunk.frames[index]
+    if mask == "none":
+        return frames
+    masks = chunk.fov_masks if len(chunk.fov_masks) == 1 else chunk.fov_masks[index]
+    return np.multiply(frames, masks, dtype=np.uint8)
+
+
+def _ventricles(chunk: OutlinedChunk, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """Take some apical four-chamber frames, 0 outside the left ventricle."""
+    masks = chunk.lv_masks[np.searchsorted(chunk.a4c_indexes, index)]
+    return np.multiply(chunk.frames[index], masks, dtype=np.uint8)
+
+
+def _area_ratios(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Share of each picture that its mask covers: [N, 120, 160], bool → [N], float32."""
+    return masks.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
+
+
+def _join(parts: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    return np.concatenate(parts) if parts else np.empty((0, FRAME_ROWS, FRAME_COLUMNS), np.uint8)
+
+
+def _split(values: npt.NDArray[np.float32], counts: Sequence[int]) -> list[npt.NDArray[np.float32]]:
+    return np.split(values, np.cumsum(counts[:-1])) if counts else []
+
+
+def _known(chunk: Chunk) -> dict[str, Any]:
+    """All that a chunk holds, to build one that holds more: references, no copy."""
+    return {field.name: getattr(chunk, field.name) for field in fields(chunk)}
