@@ -51,7 +51,8 @@ class ListenerMetrics:
         )
         self.associations = Counter(
             "echobeam_listener_associations",
-            "Associations accepted.",
+            "Associations requested, by whether they were accepted.",
+            ["result"],
             registry=registry,
         )
         self.open_associations = Gauge(
@@ -75,6 +76,8 @@ class ListenerMetrics:
             "When an instance was last answered with Success, seconds since the epoch; 0 for never.",
             registry=registry,
         )
+        for result in ("accepted", "rejected"):
+            self.associations.labels(result)
         for outcome in RecordOutcome:
             self.received_instances.labels(outcome.value)
         for reason in REFUSAL_REASONS:

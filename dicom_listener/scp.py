@@ -45,7 +45,9 @@ class Tally:
 
     association: str = field(default_factory=lambda: uuid.uuid4().hex)
     opened_at: float = 0.0
+    peer: str = ""
     calling_ae_title: str = ""
+    refused_contexts: list[str] = field(default_factory=list)
     instances: dict[RecordOutcome, int] = field(default_factory=lambda: dict.fromkeys(RecordOutcome, 0))
     refused: int = 0
     size_bytes: int = 0
@@ -107,17 +109,35 @@ def handlers(reception: Reception) -> list[evt.EventHandlerType]:
         (evt.EVT_ACCEPTED, on_accepted, [reception]),
         (evt.EVT_C_ECHO, on_c_echo),
         (evt.EVT_C_STORE, on_c_store, [reception]),
-        (evt.EVT_CONN_CLOSE, on_connection_closed, [reception]),
+        (evt.EVT_REJECTED, on_rejected, [reception]),
+        # However it ends; the first of these counts, the others find it gone.
+        (evt.EVT_RELEASED, on_association_over, [reception]),
+        (evt.EVT_ABORTED, on_association_over, [reception]),
+        (evt.EVT_CONN_CLOSE, on_association_over, [reception]),
     ]
 
 
 def on_accepted(event: Event, reception: Reception) -> None:
-    """Count an association that was accepted."""
-    calling_ae_title = str(event.assoc.requestor.ae_title).strip()
-    tally = Tally(opened_at=reception.clock(), calling_ae_title=calling_ae_title)
+    """Count an association that was accepted, and tell which of its contexts were not."""
+    tally = Tally(
+        opened_at=reception.clock(),
+        peer=str(event.assoc.requestor.address),
+        calling_ae_title=str(event.assoc.requestor.ae_title).strip(),
+        refused_contexts=sorted({context.abstract_syntax.name for context in event.assoc.rejected_contexts}),
+    )
     reception.open_associations.open(event.assoc, tally)
-    reception.metrics.associations.inc()
+    reception.metrics.associations.labels("accepted").inc()
     reception.metrics.open_associations.inc()
+
+
+def on_rejected(event: Event, reception: Reception) -> None:
+    """Count and tell of an association that was not accepted: too many are open, or it is malformed."""
+    reception.metrics.associations.labels("rejected").inc()
+    _log.warning(
+        "association_rejected",
+        peer=str(event.assoc.requestor.address),
+        calling_ae_title=str(event.assoc.requestor.ae_title).strip(),
+    )
 
 
 def on_c_echo(_event: Event) -> int:
@@ -151,11 +171,11 @@ def on_c_store(event: Event, reception: Reception) -> Dataset | int:
     return StoreStatus.SUCCESS
 
 
-def on_connection_closed(event: Event, reception: Reception) -> None:
+def on_association_over(event: Event, reception: Reception) -> None:
     """Let go of the association's studies and write its line in the log."""
     tally = reception.open_associations.close(event.assoc)
     if tally is None:
-        return  # it was never accepted
+        return  # never accepted, or over already
     reception.metrics.open_associations.dec()
     try:
         reception.ledger.release_holds(tally.association)
@@ -164,7 +184,9 @@ def on_connection_closed(event: Event, reception: Reception) -> None:
     _log.info(
         "association",
         association=tally.association,
+        peer=tally.peer,
         calling_ae_title=tally.calling_ae_title,
+        refused_contexts=tally.refused_contexts,
         duration_s=round(reception.clock() - tally.opened_at, 3),
         **{outcome.value: count for outcome, count in tally.instances.items()},
         refused=tally.refused,
@@ -219,6 +241,7 @@ def _log_refusal(error: ListenerError, tally: Tally) -> None:
     _log.warning(
         "instance_refused",
         association=tally.association,
+        peer=tally.peer,
         calling_ae_title=tally.calling_ae_title,
         error=describe_error(error),
     )

@@ -26,6 +26,9 @@ _REFUSED: Final = 2
 _NOT_FOUND: Final = 3
 _BUSY: Final = 4
 
+_PIPE_COLUMNS: Final = 160
+"""Width of a table that no terminal limits: room for a UID of 64 characters."""
+
 _STATES: Final = ("receiving", "complete", "claimed", "done", "failed")
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
@@ -115,9 +118,10 @@ def list_studies(root: Path, state: str | None, limit: int, as_json: bool) -> No
         _print_json([_as_document(record) for record in records])
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("study", "state", "revision", "instances", "MB", "last received", "attempts")
+    uid_column = Column("study", overflow="fold")
+    table = Table(uid_column, "state", "revision", "instances", "MB", "last received", "attempts")
     for record in records:
         table.add_row(
             record.study_instance_uid,
@@ -128,7 +132,7 @@ def list_studies(root: Path, state: str | None, limit: int, as_json: bool) -> No
             _as_time(record.last_received_at),
             str(record.attempts),
         )
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
 
 
 @studies.command("show", epilog="\b\nExample:\n  echobeam studies show 1.2.826.0.1.3680043.8.498.1 --json")
@@ -156,7 +160,7 @@ def show_study(study_instance_uid: str, root: Path, as_json: bool) -> None:
         elif value is not None:
             shown = _as_time(value) if name.endswith(("_at", "_until")) else str(value)
             table.add_row(name.replace("_", " "), shown)
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS).print(table)
 
 
 @studies.command("retry", epilog="\b\nExample:\n  echobeam studies retry 1.2.826.0.1.3680043.8.498.1")
