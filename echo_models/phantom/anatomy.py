@@ -6,6 +6,8 @@ Body directions (right, anterior, superior) are three unit vectors in these coor
 forward and down, by about 46, 32 and 29 degrees, the mean of adult hearts (Engblom H et al., Clin Physiol
 Funct Imaging 25:182-188, 2005).
 
+Inside `Heart` all lengths are those of a template: mm divided by the subject's size.
+
 Everything is drawn in its end-diastolic place. Motion is an inverse warp: a point in space is led back to
 where its tissue was at end-diastole (`Heart.to_reference`), and both the label and the scatterers are looked
 up there. So speckle moves with the tissue.
@@ -71,6 +73,25 @@ class Tube:
         """Give the same course with another calibre."""
         return Tube(self.centres, np.asarray(self.radii * radius_ratio, np.float32))
 
+    def level(self, points: "Points", reach_mm: float) -> FloatArray:
+        """Give the distance to the lumen's surface in mm, negative inside.
+
+        Segments that lie farther than `reach_mm` from all points cost nothing: there the answer is infinite.
+        """
+        extents = [(float(axis.min()), float(axis.max())) for axis in points]
+        level = np.full(points[0].shape, np.inf, np.float32)
+        for index in range(len(self.radii) - 1):
+            start, end = self.centres[index], self.centres[index + 1]
+            radii = float(self.radii[index]), float(self.radii[index + 1])
+            reach = max(radii) + reach_mm
+            near = all(
+                low - reach < max(start[k], end[k]) and high + reach > min(start[k], end[k])
+                for k, (low, high) in enumerate(extents)
+            )
+            if near:
+                level = np.minimum(level, _capsule(points, start, end, *radii))
+        return level
+
 
 @dataclass(frozen=True)
 class TissueMap:
@@ -96,13 +117,18 @@ class Heart:
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
-        self.radius_mm = subject.cavity_diameter_mm / 2
-        self.length_mm = subject.cavity_length_mm
-        self.centre_mm, self.semi_mm = long_axis(subject.cavity_length_mm)
-        self.apex_mm = self.length_mm + apical_wall_mm(subject.posterior_wall_mm)
-        # Neighbours make room for a larger ventricle: template hearts have an outer radius of 33 mm.
-        self.septal_shift_mm = self.radius_mm + subject.septum_mm - 33.0 * subject.size_ratio
+        size = subject.size_ratio
+        self.radius = subject.cavity_diameter_mm / 2 / size
+        self.length = subject.cavity_length_mm / size
+        self.centre, self.semi = long_axis(self.length)
+        self.septum = subject.septum_mm / size
+        self.posterior_wall = subject.posterior_wall_mm / size
+        self.apex = self.length + apical_wall_mm(self.posterior_wall)
+        # Neighbours make room for a larger ventricle: the template's outer radius is 33.
+        self.septal_shift = self.radius + self.septum - 33.0
         self.vessels = _vessels(subject)
+        self.aorta = _aorta(subject)
+        self._waves = _irregularity(subject.subject_id)
 
     def to_reference(self, points: Points, phase: FloatArray) -> Points:
         """Lead points in space back to the end-diastolic place of the tissue that is there now.
@@ -114,24 +140,35 @@ class Heart:
             points: Coordinates in mm, broadcastable float32 arrays.
             phase: Phase of the cycle, broadcastable with the points.
         """
-        x, y, z = points
+        x, y, z = (axis * np.float32(1 / self.subject.size_ratio) for axis in points)
         systole = np.asarray(cycle.contraction(phase), np.float32)
-        annulus = self.subject.annular_excursion_mm * systole
-        above = (z - annulus) * (self.length_mm / (self.length_mm - annulus))
+        annulus = self.subject.annular_excursion_mm / self.subject.size_ratio * systole
+        above = (z - annulus) * (self.length / (self.length - annulus))
         below = (z + 65) * (65 / (65 + annulus)) - 65
         z_reference = np.where(
-            z > annulus, np.minimum(above, np.maximum(z, self.length_mm)), np.where(z < -65, z, below)
+            z > annulus, np.minimum(above, np.maximum(z, self.length)), np.where(z < -65, z, below)
         )
         rho_squared = x * x + y * y + _EPSILON
         narrowing = 1 - self.subject.shortening_ratio * systole * np.clip(1 + z_reference / 18, 0, 1)
-        along = (z_reference - self.centre_mm) / self.semi_mm
-        inner_squared = self.radius_mm**2 * np.clip(1 - along * along, 0, 1)
+        along = (z_reference - self.centre) / self.semi
+        inner_squared = self.radius**2 * np.clip(1 - along * along, 0, 1)
         now_squared = inner_squared * narrowing * narrowing
         outside = np.clip(rho_squared - now_squared, 0, None)
         grown = (inner_squared - now_squared) * np.exp(-outside / 3500)
         inside = rho_squared < now_squared
         factor = np.where(inside, 1 / narrowing, np.sqrt(1 + grown / rho_squared))
-        return x * factor, y * factor, z_reference
+        return self._uneven((x * factor, y * factor, z_reference))
+
+    def _uneven(self, points: Points) -> Points:
+        """Bend smooth template surfaces into the irregular ones of a body.
+
+        Each step slides the tissue along a plane wave's crests, which keeps every volume as it was.
+        """
+        x, y, z = points
+        for wave, slide, shift in self._waves:
+            swing = np.sin(x * wave[0] + y * wave[1] + z * wave[2] + shift)
+            x, y, z = x + slide[0] * swing, y + slide[1] * swing, z + slide[2] * swing
+        return x, y, z
 
     def tissue(self, points: Points, phase: FloatArray) -> TissueMap:
         """Label points in space at a phase of the cardiac cycle.
@@ -151,8 +188,9 @@ class Heart:
         around = lv_outer
         for level, _ in chambers:
             around = np.minimum(around, level)
-        labels[around < 9] = Tissue.FAT
-        labels[around < 5.2] = Tissue.PERICARDIUM
+        labels[around < 8.5] = Tissue.FAT
+        labels[around < 6.0] = Tissue.PERICARDIUM
+        labels[around < 4.4] = Tissue.FAT
         for level, wall in chambers:
             labels[level < wall] = Tissue.ATRIAL_WALL if wall < 3 else Tissue.MYOCARDIUM
         myocardium = (lv_outer < 0) & (z > -3)
@@ -163,7 +201,12 @@ class Heart:
         cavity = (lv_inner < 0) & (z > -1)
         labels[cavity] = Tissue.BLOOD
         for vessel, wall in self.vessels:
-            _paint_vessel(labels, vessel, wall, (x, y, z))
+            level = vessel.level((x, y, z), wall)
+            labels[(level < wall) & (labels != Tissue.BLOOD)] = Tissue.VESSEL_WALL
+            labels[level < 0] = Tissue.BLOOD
+        level = self.aorta.level((x, y, z), 2.4)
+        labels[(level < 2.4) & ~cavity] = Tissue.VESSEL_WALL
+        labels[level < 0] = Tissue.BLOOD
         self._paint_muscles(labels, cavity, x, y, z)
         self._paint_valves(labels, x, y, z, phase)
         return TissueMap(labels, (x, y, z), np.maximum(lv_outer, -z))
@@ -175,32 +218,31 @@ class Heart:
         wall = subject.posterior_wall_mm + (subject.septum_mm - subject.posterior_wall_mm) * septal_weight(
             cosine
         )
-        along = z - self.centre_mm
-        inner = np.sqrt((rho / self.radius_mm) ** 2 + (along / self.semi_mm) ** 2)
-        outer_radius = self.radius_mm + wall
-        outer = np.sqrt(
-            (rho / outer_radius) ** 2 + (along / (self.semi_mm + self.apex_mm - self.length_mm)) ** 2
-        )
-        return (inner - 1) * self.radius_mm, (outer - 1) * outer_radius
+        along = z - self.centre
+        inner = np.sqrt((rho / self.radius) ** 2 + (along / self.semi) ** 2)
+        outer_radius = self.radius + wall
+        outer = np.sqrt((rho / outer_radius) ** 2 + (along / (self.semi + self.apex - self.length)) ** 2)
+        return (inner - 1) * self.radius, (outer - 1) * outer_radius
 
     def _chambers(
         self, x: FloatArray, y: FloatArray, z: FloatArray, phase: FloatArray
     ) -> list[tuple[FloatArray, float]]:
         """Levels in mm (negative inside) and wall thickness of right ventricle, left and right atrium."""
         subject = self.subject
-        right = subject.right_heart_ratio * subject.size_ratio
-        atrium = subject.atrial_ratio * subject.size_ratio * (1 - 0.06 * cycle.atrial_kick(phase))
-        shift = self.septal_shift_mm
-        lean = np.clip(z, 0, None) * (14 / self.length_mm)
+        right = subject.right_heart_ratio
+        atrium = subject.atrial_ratio * (1 - 0.06 * cycle.atrial_kick(phase))
+        shift = self.septal_shift
+        lean = np.clip(z, 0, None) * (14 / self.length)
         rv = np.maximum(
             _ellipsoid(
-                x - lean, y, z, (-30 - shift, 4, 10), (33 * right, 35 * right, 0.80 * self.length_mm - 10)
+                x - lean, y, z, (-30 - shift, 4, 10), (33 * right, 35 * right, 0.80 * self.length - 10)
             ),
             3 - z,
         )
-        la = np.maximum(_ellipsoid(x, y, z, (4, -8, -25), (21 * atrium, 19 * atrium, 28 * atrium)), z - 2)
+        rv = np.minimum(rv, _OUTFLOW.level((x, y, z), 4.0))
+        la = np.maximum(_ellipsoid(x, y, z, (4, -8, -21), (21 * atrium, 19 * atrium, 30 * atrium)), z - 2)
         ra = np.maximum(
-            _ellipsoid(x, y, z, (-43 - 0.5 * shift, -5, -20), (21 * right, 20 * right, 26 * right)), z - 4
+            _ellipsoid(x, y, z, (-43 - 0.5 * shift, -5, -15), (21 * right, 20 * right, 26 * right)), z - 4
         )
         return [(rv, 4.0), (la, 2.4), (ra, 2.4)]
 
@@ -208,7 +250,7 @@ class Heart:
         self, labels: ByteArray, cavity: BoolArray, x: FloatArray, y: FloatArray, z: FloatArray
     ) -> None:
         """Put in the papillary muscles, their chords and the moderator band."""
-        radius, length = self.radius_mm, self.length_mm
+        radius, length = self.radius, self.length
         for azimuth in (math.radians(32), math.radians(242)):
             ray = vector([math.cos(azimuth), math.sin(azimuth), 0])
             root = ray * (0.84 * radius) + vector([0, 0, 0.70 * length])
@@ -218,7 +260,7 @@ class Heart:
             labels[(muscle < 0) & cavity] = Tissue.MYOCARDIUM
             chord = _capsule((x, y, z), tip, leaflet, 0.7, 0.7)
             labels[(chord < 0) & cavity] = Tissue.ATRIAL_WALL
-        shift = self.septal_shift_mm
+        shift = self.septal_shift
         band = _capsule(
             (x, y, z),
             vector([-26 - shift, -4, 0.52 * length]),
@@ -232,29 +274,28 @@ class Heart:
         self, labels: ByteArray, x: FloatArray, y: FloatArray, z: FloatArray, phase: FloatArray
     ) -> None:
         opening = np.asarray(cycle.mitral_opening(phase), np.float32)
-        size = self.subject.size_ratio
         # Anterior mitral leaflet about 24 mm, posterior 13 mm; the anterior one hangs at the aortic root.
         mitral = _leaflets(
             (x - MITRAL_VALVE[0], y - MITRAL_VALVE[1], z),
-            16 * size,
-            (19 * size, 5 * size),
+            16,
+            (19, 5),
             math.radians(135),
             opening,
         )
         labels[mitral] = Tissue.VALVE
-        centre_x = TRICUSPID_VALVE[0] + 1.0 - 0.8 * self.septal_shift_mm
+        centre_x = TRICUSPID_VALVE[0] + 1.0 - 0.8 * self.septal_shift
         tricuspid = _leaflets(
             (x - centre_x, y - TRICUSPID_VALVE[1], z - TRICUSPID_VALVE[2]),
-            16 * size,
-            (15 * size, 1.0),
+            16,
+            (15, 1.0),
             math.radians(200),
             opening,
         )
         labels[tricuspid & (labels == Tissue.BLOOD)] = Tissue.VALVE
         ejection = np.asarray(cycle.semilunar_opening(phase), np.float32)
         for centre, axis, radius in (
-            (AORTIC_VALVE, ROOT_AXIS, 0.44 * self.subject.aortic_root_mm),
-            (_PULMONARY_VALVE, _PULMONARY_AXIS, 11.5 * size),
+            (AORTIC_VALVE, ROOT_AXIS, 0.44 * self.subject.aortic_root_mm / self.subject.size_ratio),
+            (_PULMONARY_VALVE, _PULMONARY_AXIS, 11.5),
         ):
             labels[_cusps((x, y, z), centre, axis, radius, ejection)] = Tissue.VALVE
 
@@ -263,14 +304,30 @@ _PULMONARY_VALVE: Final = vector([3, 36, -8])
 _PULMONARY_AXIS: Final = unit(vector([0.42, -0.35, -0.83]))
 
 
-def _vessels(subject: Subject) -> list[tuple[Tube, float]]:
-    """Courses of the great vessels with their wall thickness, in painting order.
+def _irregularity(seed: int) -> list[tuple[FloatArray, FloatArray, np.float32]]:
+    """Draw plane waves (wave vector, slide across it in mm, phase) that make a subject's shapes their own."""
+    rng = np.random.default_rng([0x1BBE, seed])
+    waves = []
+    for _ in range(5):
+        direction = unit(vector(rng.standard_normal(3).tolist()))
+        aside = np.cross(direction, rng.standard_normal(3))
+        wave = direction * np.float32(2 * math.pi / rng.uniform(38, 95))
+        slide = unit(np.asarray(aside, np.float32)) * np.float32(rng.uniform(0.5, 2.2))
+        waves.append((wave, slide, np.float32(rng.uniform(0, 2 * math.pi))))
+    return waves
 
-    Diameters (Goldstein 2015; Rudski 2010): sinuses 34, ascending aorta 30, arch 27, descending 24,
-    abdominal 20 mm; main pulmonary artery 24, right pulmonary artery 18 mm; vena cava up to 21 mm.
+
+_OUTFLOW: Final = Tube.through(
+    (vector([-32, 22, 20]), 14), (vector([-17, 36, 2]), 13), (_PULMONARY_VALVE, 12)
+)
+"""Outflow tract of the right ventricle; 30 mm wide at its end (Lang 2015, Table 8: 21 to 35 mm)."""
+
+
+def _vessels(subject: Subject) -> list[tuple[Tube, float]]:
+    """Courses of the pulmonary artery, the great veins and small arteries, with their wall thickness.
+
+    Diameters: main pulmonary artery 24, its branches 18 mm, vena cava up to 21 mm (Rudski 2010).
     """
-    size = subject.size_ratio
-    outflow = Tube.through((vector([-32, 22, 20]), 13), (vector([-17, 36, 2]), 12.5), (_PULMONARY_VALVE, 12))
     trunk = Tube.through((_PULMONARY_VALVE, 12.5), (body(2, 2, 47), 13), (body(0, -12, 54), 12))
     right_branch = Tube.through((body(0, -12, 54), 9.5), (body(22, -22, 55), 9), (body(46, -26, 52), 8))
     left_branch = Tube.through((body(0, -12, 54), 9.5), (body(-22, -32, 58), 8.5), (body(-40, -42, 54), 7))
@@ -279,10 +336,35 @@ def _vessels(subject: Subject) -> list[tuple[Tube, float]]:
         (body(44, -14, -50), 1.0),
         (body(40, -22, -95), 0.95),
         (body(36, -26, -170), 0.95),
-    ).scaled(subject.vena_cava_mm / 2)
+    ).scaled(subject.vena_cava_mm / 2 / subject.size_ratio)
     superior_cava = Tube.through((body(46, -2, 16), 9), (body(40, -6, 60), 8.5), (body(36, 0, 95), 8))
     hepatic = Tube.through((body(44, -12, -56), 4.5), (body(34, 12, -78), 3.8), (body(24, 30, -100), 3))
-    aorta = Tube.through(
+    mesenteric = Tube.through((body(2, -50, -92), 4), (body(2, -34, -108), 3.4), (body(4, -30, -150), 3))
+    branches = [
+        Tube.through((body(14, 1, 88), 6), (body(17, 8, 122), 5)),
+        Tube.through((body(6, -17, 96), 4.5), (body(3, -12, 128), 4)),
+        Tube.through((body(-2, -33, 93), 5), (body(-10, -30, 125), 4)),
+    ]
+    sinus = Tube.through((vector([-22, -30, -6]), 4.5), (vector([8, -33, -4]), 3.5))
+    return [
+        (left_branch, 1.6),
+        (right_branch, 1.6),
+        (trunk, 1.8),
+        (superior_cava, 1.4),
+        (cava, 1.5),
+        (hepatic, 1.0),
+        (sinus, 1.0),
+        *((branch, 1.5) for branch in branches),
+        (mesenteric, 1.3),
+    ]
+
+
+def _aorta(subject: Subject) -> Tube:
+    """Course of the aorta, root to abdomen.
+
+    Diameters: sinuses 34, ascending 30, arch 27, descending 24, abdominal 20 mm (Goldstein 2015).
+    """
+    return Tube.through(
         (AORTIC_VALVE - ROOT_AXIS * 7, 0.42),
         (AORTIC_VALVE, 0.44),
         (AORTIC_VALVE + ROOT_AXIS * 11, 0.50),
@@ -297,28 +379,7 @@ def _vessels(subject: Subject) -> list[tuple[Tube, float]]:
         (body(0, -54, -65), 0.31),
         (body(3, -44, -110), 0.29),
         (body(5, -40, -170), 0.26),
-    ).scaled(subject.aortic_root_mm)
-    mesenteric = Tube.through((body(2, -50, -92), 4), (body(2, -34, -108), 3.4), (body(4, -30, -150), 3))
-    branches = [
-        Tube.through((body(14, 1, 88), 6), (body(17, 8, 122), 5)),
-        Tube.through((body(6, -17, 96), 4.5), (body(3, -12, 128), 4)),
-        Tube.through((body(-2, -33, 93), 5), (body(-10, -30, 125), 4)),
-    ]
-    sinus = Tube.through((vector([-22, -30, -6]), 4.5), (vector([8, -33, -4]), 3.5))
-    vessels = [
-        (outflow, 3.5),
-        (left_branch, 1.6),
-        (right_branch, 1.6),
-        (trunk, 1.8),
-        (superior_cava, 1.4),
-        (cava, 1.5),
-        (hepatic, 1.0),
-        (sinus, 1.0),
-        *((branch, 1.5) for branch in branches),
-        (mesenteric, 1.3),
-        (aorta, 2.4),
-    ]
-    return [(Tube(np.asarray(tube.centres, np.float32), tube.radii), wall * size) for tube, wall in vessels]
+    ).scaled(subject.aortic_root_mm / subject.size_ratio)
 
 
 def _surroundings(x: FloatArray, y: FloatArray, z: FloatArray) -> ByteArray:
@@ -362,25 +423,6 @@ def _capsule(
     return np.asarray(
         np.sqrt(x * x + y * y + z * z) - (start_radius + along * (end_radius - start_radius)), np.float32
     )
-
-
-def _paint_vessel(labels: ByteArray, tube: Tube, wall_mm: float, points: Points) -> None:
-    """Paint wall and lumen of a vessel; segments far from the points cost nothing."""
-    corners = [(float(axis.min()), float(axis.max())) for axis in points]
-    level: FloatArray | None = None
-    for index in range(len(tube.radii) - 1):
-        start, end = tube.centres[index], tube.centres[index + 1]
-        reach = float(max(tube.radii[index], tube.radii[index + 1])) + wall_mm
-        near = all(
-            low - reach < max(start[k], end[k]) and high + reach > min(start[k], end[k])
-            for k, (low, high) in enumerate(corners)
-        )
-        if near:
-            part = _capsule(points, start, end, float(tube.radii[index]), float(tube.radii[index + 1]))
-            level = part if level is None else np.minimum(level, part)
-    if level is not None:
-        labels[level < wall_mm] = Tissue.VESSEL_WALL
-        labels[level < 0] = Tissue.BLOOD
 
 
 def _fibrous_skeleton(x: FloatArray, y: FloatArray, z: FloatArray) -> BoolArray:

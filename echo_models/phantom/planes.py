@@ -74,13 +74,11 @@ _Window = Callable[[Heart, Callable[[float], float]], ScanPlane]
 
 
 def _apical(heart: Heart) -> FloatArray:
-    return vector([0, 0, heart.apex_mm + 0.8 * heart.subject.chest_wall_mm])
+    return vector([0, 0, heart.apex + 0.8 * heart.subject.chest_wall_mm])
 
 
 def _parasternal(heart: Heart, azimuth_degrees: float, height_mm: float) -> FloatArray:
-    distance_mm = (
-        66 * heart.subject.size_ratio + 0.9 * heart.subject.chest_wall_mm + 0.7 * heart.septal_shift_mm
-    )
+    distance_mm = 66 * heart.subject.size_ratio + 0.9 * heart.subject.chest_wall_mm + 0.7 * heart.septal_shift
     return _around(azimuth_degrees) * distance_mm + vector([0, 0, height_mm])
 
 
@@ -112,7 +110,7 @@ def _plax(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
 
 def _rv_inflow(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
     origin = _parasternal(heart, 137 + jitter(4), 16 + jitter(7))
-    shift = 0.7 * heart.septal_shift_mm
+    shift = 0.7 * heart.septal_shift
     target = vector([-46 - shift + jitter(4), -12 + jitter(5), 6 + jitter(8)])
     return _plane(origin, target, vector([0.10 + jitter(0.08), jitter(0.08), -1]), 145)
 
@@ -125,7 +123,7 @@ def _psax_base(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
 
 
 def _psax_mid(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
-    height_mm = heart.length_mm * (0.36 + jitter(0.13))
+    height_mm = heart.length * (0.36 + jitter(0.13))
     azimuth = 118 + jitter(8)
     origin = _parasternal(heart, azimuth, height_mm + jitter(7))
     right = _around(azimuth - 90) + vector([0, 0, jitter(0.12)])
@@ -197,4 +195,10 @@ def hold_probe(heart: Heart, view: str, rng: np.random.Generator, *, severity: f
     tilt = math.radians(jitter(6))
     normal = np.cross(plane.beam, plane.lateral)
     lateral = unit(np.asarray(plane.lateral + math.tan(tilt) * normal, np.float32))
-    return ScanPlane(np.asarray(plane.origin + slide, np.float32), plane.beam, lateral, plane.usual_depth_mm)
+    size = np.float32(heart.subject.size_ratio)
+    return ScanPlane(
+        np.asarray((plane.origin + slide) * size, np.float32),
+        plane.beam,
+        lateral,
+        plane.usual_depth_mm * float(size),
+    )

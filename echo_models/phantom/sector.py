@@ -10,7 +10,7 @@ from echo_models.phantom.arrays import BoolArray, ByteArray, FloatArray
 from echo_models.phantom.artefacts import draw_artefacts
 from echo_models.phantom.planes import ScanPlane
 from echo_models.phantom.speckle import Scatterers, point_spread
-from echo_models.phantom.tissue import Tissue, echogenicity_db
+from echo_models.phantom.tissue import OBLIQUE_LOSS_DB, Tissue, echogenicity_db
 
 __all__ = ["MachineSettings", "Sector", "SectorFrame", "random_settings"]
 
@@ -24,7 +24,7 @@ class MachineSettings:
         half_angle: Half of the sector's opening, radians.
         radius_mm: Radius of the probe's face, which cuts the sector's apex off.
         dynamic_range_db: Range of echoes that is shown.
-        gain_db: Added before the range is cut.
+        bright_grey: Grey that the gain gives to the brightest parts, 0 to 255.
         gamma: Exponent of the grey curve.
         reject: Grey share under which black is shown.
         axial_px, near_lateral_px, far_lateral_px: Point spread in samples and lines.
@@ -34,7 +34,7 @@ class MachineSettings:
     half_angle: float
     radius_mm: float
     dynamic_range_db: float
-    gain_db: float
+    bright_grey: float
     gamma: float
     reject: float
     axial_px: float
@@ -44,14 +44,14 @@ class MachineSettings:
 
 def random_settings(rng: np.random.Generator, usual_depth_mm: float, severity: float) -> MachineSettings:
     """Draw the settings of one scan around a view's usual depth."""
-    dynamic_range = float(np.clip(52 + severity * rng.normal(0, 8), 34, 75))
+    dynamic_range = float(np.clip(50 + severity * rng.normal(0, 8), 34, 72))
     return MachineSettings(
         depth_mm=float(np.clip(usual_depth_mm * (1 + severity * rng.normal(0, 0.11)), 90, 230)),
         half_angle=float(np.radians(np.clip(42 + severity * rng.normal(0, 5), 30, 55))),
         radius_mm=float(rng.choice([0.5, 3, 8, 14], p=[0.25, 0.35, 0.3, 0.1])),
         dynamic_range_db=dynamic_range,
-        gain_db=float(severity * rng.normal(-3, 5)),
-        gamma=float(np.clip(1.25 + severity * rng.normal(0, 0.3), 0.7, 2.2)),
+        bright_grey=float(np.clip(150 + severity * rng.normal(0, 48), 55, 240)),
+        gamma=float(np.clip(1.35 + severity * rng.normal(0, 0.3), 0.8, 2.2)),
         reject=float(severity * rng.uniform(0, 0.08)),
         axial_px=float(rng.uniform(0.5, 1.0)),
         near_lateral_px=float(rng.uniform(1.0, 2.2)),
@@ -113,6 +113,11 @@ class Sector:
         behind = replace(plane, origin=np.asarray(meeting, np.float32))
         self.points: Points = behind.points(self.angles, self.ranges_mm + np.float32(settings.radius_mm))
         self._echogenicity = echogenicity_db(rng, severity)
+        self._oblique_db = OBLIQUE_LOSS_DB * np.float32(rng.uniform(0.5, 1.6) * severity)
+        # Samples are closer than lines: slopes across lines are brought to the same length.
+        apart_mm = (self.ranges_mm + settings.radius_mm) * (2 * half / lines)
+        self._line_ratio = np.asarray(settings.depth_mm / samples / np.maximum(apart_mm, 0.2), np.float32)
+        self._gain_db: float | None = None
         self._scatterers = Scatterers(rng)
         self._artefacts = draw_artefacts(
             rng,
@@ -186,14 +191,27 @@ class Sector:
 
     def _levels_db(self, labels: ByteArray, reference: Points) -> FloatArray:
         level = self._echogenicity[labels]
-        # A border across the beam is a mirror: it shines; along the beam it is hardly seen.
+        facing = self._facing(level)
+        level = level - self._oblique_db[labels] * (1 - facing)
+        # A border across the beam is a mirror: it shines.
         edge = np.zeros_like(level)
         edge[:, 1:-1] = np.abs(level[:, 2:] - level[:, :-2])
-        level = level + 0.16 * np.minimum(edge, 30) + 2.4 * self._scatterers.unevenness(reference)
+        level = level + 0.2 * facing * np.minimum(edge, 30) + 2.6 * self._scatterers.unevenness(reference)
         blocked = (labels == Tissue.LUNG) | (labels == Tissue.GAS)
         lost = np.cumsum(blocked, axis=1, dtype=np.float32) * self._artefacts.lung_decay_db
         lost += np.cumsum(labels == Tissue.BONE, axis=1, dtype=np.float32) * 1.2
         return np.asarray(level - lost + self._artefacts.gain_db, np.float32)
+
+    def _facing(self, level: FloatArray) -> FloatArray:
+        """Say how much the nearest border lies across the beam: 1 across, 0 along it."""
+        smooth = gaussian_filter1d(gaussian_filter1d(level, 3, axis=1, truncate=2), 1.3, axis=0, truncate=2)
+        along = np.zeros_like(level)
+        across = np.zeros_like(level)
+        along[:, 1:-1] = smooth[:, 2:] - smooth[:, :-2]
+        across[1:-1] = (smooth[2:] - smooth[:-2]) * self._line_ratio
+        along *= along
+        across *= across
+        return np.asarray(along / (along + across + 0.02), np.float32)
 
     def _blur(self, signal: FloatArray) -> FloatArray:
         s = self.settings
@@ -206,7 +224,11 @@ class Sector:
         # The blur of white noise loses power: give it back, so that levels stay what tissue says.
         loss = 4 * np.pi * s.axial_px * 0.5 * (s.near_lateral_px + s.far_lateral_px)
         decibels = 10 * np.log10(power * (loss / 2) + 1e-9)
-        share = np.clip((decibels + s.gain_db + s.dynamic_range_db) / s.dynamic_range_db, 0, 1)
+        if self._gain_db is None:
+            # The gain is set by eye: on the first frame the brightest parts come to the wanted grey.
+            bright = float(np.quantile(decibels[::2, ::2], 0.97))
+            self._gain_db = s.dynamic_range_db * ((s.bright_grey / 255) ** (1 / s.gamma) - 1) - bright
+        share = np.clip((decibels + self._gain_db) / s.dynamic_range_db + 1, 0, 1)
         share = np.where(share < s.reject, 0, share) ** s.gamma
         return np.asarray(share * 255, np.float32)
 

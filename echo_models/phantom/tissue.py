@@ -7,7 +7,7 @@ import numpy as np
 
 from echo_models.phantom.arrays import FloatArray, vector
 
-__all__ = ["Tissue", "echogenicity_db"]
+__all__ = ["OBLIQUE_LOSS_DB", "Tissue", "echogenicity_db"]
 
 
 class Tissue(IntEnum):
@@ -30,8 +30,11 @@ class Tissue(IntEnum):
 
 # Decibels under the brightest pericardium. The order (blood < liver, muscle < fat < fibrous tissue) is that
 # of Duck FA, "Physical Properties of Tissue" (1990), chapter 4; the steps are set by eye on real clips.
-_MEAN_DB: Final = vector([-50, -24, -19, -11, -5, -20, -14, -15, -24, -12, -3, -13, -22])
-_SPREAD_DB: Final = vector([4, 3.5, 4, 4, 4, 4, 4, 4, 3, 4, 3, 4, 4])
+_MEAN_DB: Final = vector([-52, -27, -19, -11, -4, -24, -20, -16, -27, -12, -4, -12, -24])
+_SPREAD_DB: Final = vector([4, 4, 4, 4, 4, 6, 7, 6, 4, 4, 3, 5, 5])
+
+OBLIQUE_LOSS_DB: Final = vector([0, 7, 15, 11, 15, 4, 0, 0, 0, 15, 6, 6, 0])
+"""Loss of a tissue's echo where its border runs along the beam: thin sheets are mirrors, seen only head on."""
 
 
 def echogenicity_db(rng: np.random.Generator, severity: float) -> FloatArray:
