@@ -1,4 +1,4 @@
-"""Flatten instances to frames: grey, 120 × 160, clean (paper, Methods: nearest-neighbour sampling)."""
+"""Flatten instances to frames: grey, 120 x 160, clean (paper, Methods: nearest-neighbour sampling)."""
 
 from collections.abc import Iterator
 

@@ -11,7 +11,7 @@ header is held by what comes out.
     regions      where the header says the image is
     source       where the encoded pixels are; limits
     codestream   size of a compressed frame before it is decoded
-    decoders     one encoded frame → luminance 120 × 160
+    decoders     one encoded frame → luminance 120 x 160
     luminance    colour spaces, palettes, windows
     pixels       the keep-mask: the fan in the pixels, within the regions
     quiet        pydicom's warnings, which quote raw values
@@ -69,10 +69,10 @@ def deidentify_instance(ds: Dataset, placement: Placement, pseudonymizer: Pseudo
 
     Raises:
         RejectedError: NO_PIXELS, NOT_ULTRASOUND, UNSUPPORTED_TRANSFER_SYNTAX, UNSUPPORTED_PIXELS,
-            TOO_LARGE, or UNREADABLE_HEADER where pydicom cannot make sense of it. It holds no value
-            of the header.
+            TOO_LARGE, MISSING_FILE, or UNREADABLE_HEADER where pydicom cannot make sense of it. It
+            holds no value of the header.
     """
-    reason, frames_kept = Reason.UNREADABLE_HEADER, 0
+    reason = Reason.UNREADABLE_HEADER
     try:
         with quiet_pydicom():
             return _deidentify(ds, placement, pseudonymizer)
@@ -81,30 +81,31 @@ def deidentify_instance(ds: Dataset, placement: Placement, pseudonymizer: Pseudo
     except Exception:  # noqa: BLE001, S110 - pydicom raises errors of any type, quoting raw values
         pass
     # Raised outside the handlers, so that not even `__context__` keeps pydicom's message.
-    raise RejectedError(reason, frames_kept)
+    raise RejectedError(reason)
 
 
 def _deidentify(ds: Dataset, placement: Placement, pseudonymizer: Pseudonymizer) -> CleanInstance:
-    is_ultrasound = text(ds, "SOPClassUID") in ULTRASOUND_SOP_CLASSES
-    if not is_ultrasound:
-        raise RejectedError(Reason.NOT_ULTRASOUND if text(ds, "Rows") else Reason.NO_PIXELS)
     if not text(ds, "Rows"):
+        # Reports and documents have none; where an image lacks it, its pixels mean nothing.
         raise RejectedError(Reason.NO_PIXELS)
-    meta = getattr(ds, "file_meta", None) or Dataset()
-    transfer_syntax = UID(text(meta, "TransferSyntaxUID"))
+    if text(ds, "SOPClassUID") not in ULTRASOUND_SOP_CLASSES:
+        raise RejectedError(Reason.NOT_ULTRASOUND)
+    transfer_syntax = UID(text(getattr(ds, "file_meta", None) or Dataset(), "TransferSyntaxUID"))
     if transfer_syntax not in SUPPORTED_TRANSFER_SYNTAXES:
         raise RejectedError(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
     pixels = read_pixel_format(ds)
-    source = locate_pixels(ds, transfer_syntax, pixels)
     regions = read_regions(ds, pixels.rows, pixels.columns)
     header = read_header(
         ds,
         regions=regions,
+        pixels=pixels,
         transfer_syntax=transfer_syntax.name,
-        number_of_frames=pixels.number_of_frames,
-        rows=pixels.rows,
-        columns=pixels.columns,
         day_shift=pseudonymizer.day_shift(placement.subject_key),
     )
-    masks = region_masks(regions, pixels.rows, pixels.columns)
-    return CleanInstance(placement, header, source, luminance_of(ds, pixels), masks)
+    return CleanInstance(
+        placement=placement,
+        header=header,
+        _source=locate_pixels(ds, transfer_syntax, pixels),
+        _to_luminance=luminance_of(ds, pixels),
+        _regions=region_masks(regions, pixels.rows, pixels.columns),
+    )

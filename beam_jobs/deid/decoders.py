@@ -5,26 +5,26 @@ decoded by libjpeg-turbo straight to grey, and the rest goes through pydicom's d
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from pydicom.encaps import encapsulate
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
+    JPEG2000,
     UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
     JPEGLossless,
     JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
 )
 
@@ -147,7 +147,7 @@ class _PydicomDecoder:
         self._decoder = get_decoder(source.transfer_syntax)
         self._sampling = sampling
         self._to_luminance = to_luminance
-        self._options = {
+        self._options: dict[str, Any] = {
             "number_of_frames": 1,
             "rows": pixels.rows,
             "columns": pixels.columns,

@@ -19,6 +19,7 @@ from pydicom.uid import (
 
 from beam_jobs.deid.reading import number, text, value
 from beam_jobs.deid.regions import DataType, Region, SpatialFormat
+from beam_jobs.deid.source import PixelFormat
 from beam_jobs.records import ClipHeader
 
 OLDEST_AGE_YEARS: Final = 90
@@ -69,16 +70,16 @@ def read_header(
     ds: Dataset,
     *,
     regions: tuple[Region, ...],
+    pixels: PixelFormat,
     transfer_syntax: str,
-    number_of_frames: int,
-    rows: int,
-    columns: int,
     day_shift: int,
 ) -> ClipHeader:
     """Take from a header what is kept of it.
 
     Args:
         ds: of an ultrasound class.
+        regions: as `read_regions` has them.
+        pixels: as `read_pixel_format` has them.
         transfer_syntax: name of a supported syntax.
         day_shift: days to add to the subject's dates.
     """
@@ -90,10 +91,10 @@ def read_header(
         transfer_syntax=transfer_syntax,
         manufacturer=_manufacturer(text(ds, "Manufacturer")),
         dicom_mode=dicom_mode(regions, _image_type_flags(ds)),
-        number_of_frames=number_of_frames,
-        frame_time_ms=_frame_time_ms(ds) if number_of_frames > 1 else None,
-        rows=rows,
-        columns=columns,
+        number_of_frames=pixels.number_of_frames,
+        frame_time_ms=_frame_time_ms(ds) if pixels.number_of_frames > 1 else None,
+        rows=pixels.rows,
+        columns=pixels.columns,
     )
 
 

@@ -18,7 +18,7 @@ ToLuminance = Callable[[Samples, str], npt.NDArray[np.uint8]]
 """Takes sampled pixels [H, W] or [H, W, 3] and their photometric interpretation as decoded."""
 
 _RED, _GREEN, _BLUE, _HALF = 19595, 38470, 7471, 1 << 15
-"""ITU-R BT.601 weights × 65536, as libjpeg has them, so that every decoder's grey is the same."""
+"""ITU-R BT.601 weights x 65536, as libjpeg has them, so that every decoder's grey is the same."""
 
 _WHITE: Final = 255
 _YBR: Final = frozenset({"YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
@@ -33,7 +33,7 @@ def luminance_of(ds: Dataset, pixels: PixelFormat) -> ToLuminance:
         RejectedError: UNSUPPORTED_PIXELS for a palette that cannot be read.
     """
     if pixels.photometric_interpretation == "PALETTE COLOR":
-        return _Palette(_palette_luminance(ds, pixels), _first_mapped(ds))
+        return _palette(ds)
     low, high = _range(ds, pixels)
     return _Tones(low, high)
 
@@ -103,21 +103,18 @@ def _range(ds: Dataset, pixels: PixelFormat) -> tuple[float, float]:
     return (low, high) if high > low else (0, 1)
 
 
-def _first_mapped(ds: Dataset) -> int:
-    return int(ds["RedPaletteColorLookupTableDescriptor"].value[1])
-
-
-def _palette_luminance(ds: Dataset, pixels: PixelFormat) -> npt.NDArray[np.uint8]:
-    table: npt.NDArray[np.uint8] | None = None
+def _palette(ds: Dataset) -> _Palette:
+    palette: _Palette | None = None
     try:
         entries, first, bits = (int(part) for part in ds["RedPaletteColorLookupTableDescriptor"].value)
-        # Every place of the table in turn, as stored samples.
+        # Every place of the table in turn, as stored samples. An entry count of 0 means 65,536.
         places = np.arange(first, first + (entries or 1 << 16)).astype(np.int32)
         colours = apply_color_lut(places, ds)[..., :3]
         # Tables of 16 bits that hold 8 occur: they would come out black.
-        table = rgb_to_luminance(colours >> 8 if bits == 16 and colours.max() > _WHITE else colours)
+        colours = colours >> 8 if bits > 8 and colours.max() > _WHITE else colours
+        palette = _Palette(rgb_to_luminance(colours), first)
     except Exception:  # noqa: BLE001, S110 - pydicom raises errors of any type, quoting raw values
         pass
-    if table is None:
+    if palette is None:
         raise RejectedError(Reason.UNSUPPORTED_PIXELS)
-    return table
+    return palette

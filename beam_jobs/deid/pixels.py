@@ -26,6 +26,7 @@ def keep_mask(frames: npt.NDArray[np.uint8], regions: RegionMasks) -> Mask:
 
     Args:
         frames: [N, 120, 160], uint8, N at least 1; a few are looked at, spread over all.
+        regions: what the header says of the image, at the same size.
 
     Returns:
         [120, 160], bool.
@@ -43,22 +44,30 @@ def keep_mask(frames: npt.NDArray[np.uint8], regions: RegionMasks) -> Mask:
     return keep
 
 
-_FLAT_TOLERANCE: Final = 1
-_FLAT_RATIO: Final = 0.5
-_BLACK: Final = 3
-_MOTION: Final = 8
 _OFTEN: Final = 0.3
+"""What changes between fewer of the sampled frames than this is a mark in one of them, or a clock."""
+
+_CHANGE_LEVELS: Final = (1, 8)
+"""Smallest changes that count as motion; the second where a noisy copy makes everything change."""
+
+_MOVING_RATIOS: Final = (0.02, 0.85)
+"""Less motion, of the screen, is no moving image; more is noise."""
+
 _WINDOW_PX: Final = 7
-_DENSE: Final = 0.5
+_BLACK: Final = 3
+_GRADED: Final = (0.12, 0.94)
+"""Greys between these parts of the contrast around them are neither background nor ink."""
+
+_DENSE_RATIO: Final = 0.5
 _THINNEST_RADIUS_PX: Final = 3
 _SMALLEST_AREA_RATIO: Final = 0.015
 _SECOND_AREA_RATIO: Final = 0.3
 
 
 def _find_fan(frames: npt.NDArray[np.uint8], inside: Mask) -> Mask:
-    """Draw the convex hull of each large area of speckle."""
-    dense = ndimage.uniform_filter(_speckle(frames, inside).astype(np.float32), _WINDOW_PX) > _DENSE
-    solid = ndimage.binary_opening(dense & inside, _disk(_THINNEST_RADIUS_PX))
+    """Draw the convex hull of each large area that speckle fills."""
+    filled = ndimage.uniform_filter(_speckle(frames).astype(np.float32), _WINDOW_PX) > _DENSE_RATIO
+    solid = ndimage.binary_opening(filled & inside, _disk(_THINNEST_RADIUS_PX))
     labels, count = ndimage.label(solid)
     fan = np.zeros_like(inside)
     if count == 0:
@@ -66,29 +75,33 @@ def _find_fan(frames: npt.NDArray[np.uint8], inside: Mask) -> Mask:
     areas = ndimage.sum_labels(solid, labels, np.arange(1, count + 1))
     for label, area in enumerate(areas, start=1):
         if area >= max(_SECOND_AREA_RATIO * areas.max(), _SMALLEST_AREA_RATIO * solid.size):
-            component = labels == label
-            grown = ndimage.binary_dilation(component, iterations=_THINNEST_RADIUS_PX, mask=dense & inside)
+            # What the opening took from its corners, but not what hangs on by a thread.
+            grown = ndimage.binary_dilation(
+                labels == label, iterations=_THINNEST_RADIUS_PX, mask=filled & inside
+            )
             fan |= _hull(grown)
     return fan & inside
 
 
-def _speckle(frames: npt.NDArray[np.uint8], inside: Mask) -> Mask:
-    """Mark pixels that are textured in most frames, or change between many."""
+def _speckle(frames: npt.NDArray[np.uint8]) -> Mask:
+    """Mark the pixels that flicker, or in a still those that are shaded."""
     wide = frames.astype(np.int16)
-    textured = np.mean([_textured(frame) for frame in wide], axis=0) >= 0.5
-    speckle: Mask = textured
     if len(wide) > 2:
-        speckle = speckle | (np.mean(np.abs(np.diff(wide, axis=0)) > _MOTION, axis=0) >= _OFTEN)
-    return speckle & inside
+        changes = np.abs(np.diff(wide, axis=0))
+        for level in _CHANGE_LEVELS:
+            moving: Mask = np.mean(changes >= level, axis=0) >= _OFTEN
+            if _MOVING_RATIOS[0] <= moving.mean() <= _MOVING_RATIOS[1]:
+                return moving
+    shaded: Mask = np.mean([_shaded(frame) for frame in wide], axis=0) >= 0.5
+    return shaded
 
 
-def _textured(frame: npt.NDArray[np.int16]) -> Mask:
-    """Mark pixels that are not black and differ from most of their neighbours."""
-    radius = 2
-    padded = np.pad(frame, radius, mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * radius + 1, 2 * radius + 1))
-    equal = np.abs(windows - frame[:, :, None, None]) <= _FLAT_TOLERANCE
-    mask: Mask = (equal.mean(axis=(2, 3)) < _FLAT_RATIO) & (frame > _BLACK)
+def _shaded(frame: npt.NDArray[np.int16]) -> Mask:
+    """Mark greys between dark and bright: text has few, speckle little else."""
+    darkest = ndimage.minimum_filter(frame, _WINDOW_PX)
+    contrast = ndimage.maximum_filter(frame, _WINDOW_PX) - darkest
+    low, high = _GRADED
+    mask: Mask = (frame > _BLACK) & (frame > darkest + low * contrast) & (frame < darkest + high * contrast)
     return mask
 
 

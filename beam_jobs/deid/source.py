@@ -24,13 +24,13 @@ from beam_jobs.deid.reading import integer, text
 from beam_jobs.records import Reason
 
 MAX_FRAME_SAMPLES: Final = 1 << 26
-"""Rows × columns × samples of one frame: eight times a screen of 4K in colour would be refused."""
+"""Rows x columns x samples of one frame: twice a screen of 4K in colour is allowed."""
 
 MAX_FRAMES: Final = 36_000
 """Ten minutes at 60 frames a second."""
 
 MAX_TOTAL_SAMPLES: Final = 1 << 36
-"""Samples of all frames: 36,000 frames of 800 × 600 in colour are allowed, and not much more."""
+"""Samples of all frames: 36,000 frames of 800 x 600 in colour are allowed, and not much more."""
 
 _PIXEL_DATA: Final = 0x7FE00010
 _FLOAT_PIXEL_DATA: Final = (0x7FE00008, 0x7FE00009)
@@ -220,7 +220,8 @@ def locate_pixels(ds: Dataset, transfer_syntax: UID, pixels: PixelFormat) -> Pix
     """Find the pixels of a dataset, in memory if they are there, else in the file it was read from.
 
     Raises:
-        RejectedError: NO_PIXELS where there are none, UNSUPPORTED_PIXELS where they are floats.
+        RejectedError: NO_PIXELS where there are none, UNSUPPORTED_PIXELS where they are floats,
+            MISSING_FILE where their file is gone.
     """
     place = _find(ds)
     is_big_endian = not (transfer_syntax.is_little_endian or transfer_syntax.is_encapsulated)
@@ -245,7 +246,14 @@ class _Place(NamedTuple):
     def open(self) -> AbstractContextManager[BinaryIO]:
         if self.path is None:
             return nullcontext(io.BytesIO(self.data))
-        return self.path.open("rb")
+        return _open(self.path)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError:
+        raise RejectedError(Reason.MISSING_FILE) from None
 
 
 def _find(ds: Dataset) -> _Place:
@@ -266,7 +274,7 @@ def _find_in_file(ds: Dataset) -> _Place | None:
     if not filename:
         return None
     path = Path(filename)
-    with path.open("rb") as file:
+    with _open(path) as file:
         with quiet_pydicom():
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SOPClassUID"])
         is_implicit, is_little_endian = header.original_encoding
