@@ -5,6 +5,7 @@ table below and imports none of them. A package that is absent because only the 
 installed ends in one line that says which extra brings it.
 """
 
+import os
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
@@ -106,3 +107,5 @@ class _LazyGroup(click.Group):
 @click.version_option(package_name="echobeam")
 def main() -> None:
     """Receive echo studies from a PACS, take the patient out, and write Parquet."""
+    # TensorFlow reads this when it is imported, and would tell a newcomer about CUDA before anything else.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
