@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from pydicom import config
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
@@ -85,7 +86,10 @@ def _is_past_the_identity(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 def _text(elements: Dataset, tag: BaseTag) -> str:
     if tag not in elements:
         return ""
-    value = elements.get_item(tag).value or b""
+    element = elements.get_item(tag)
+    value = element.value or b""
+    if isinstance(value, bytes) and isinstance(element, RawDataElement) and len(value) != element.length:
+        raise EOFError("the dataset ends inside an element")  # half a UID may be a valid UID
     # Not pydicom's decoding, which warns with the raw value. Latin-1 maps any bytes to a string and
     # different bytes to different strings: enough to tell patients apart, and nobody is shown it.
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)

@@ -119,6 +119,8 @@ def load_section(cls: type[_Section], section: str, root: Path, **overrides: Any
         settings = cls(**{**in_file, **in_environment, **given, "root": root})
     except ValidationError as error:
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            if fault["type"] == "default_factory_not_called":
+                continue  # follows from another fault
             name = ".".join(str(part) for part in fault["loc"])
             origin = _origin(
                 cls, str(fault["loc"][0]) if fault["loc"] else "", section, in_environment, given

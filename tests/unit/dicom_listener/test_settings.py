@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from dicom_listener.errors import SettingsError
+from dicom_listener.settings import ListenerSettings, load_section
+
+
+def load(root: Path, **overrides: object) -> ListenerSettings:
+    return load_section(ListenerSettings, "listener", root, **overrides)
+
+
+def test_everything_has_a_default_below_the_root(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+    assert settings.spool == tmp_path / "spool"
+    assert settings.ledger_url == f"sqlite:///{tmp_path}/ledger.sqlite"
+    assert settings.host == "127.0.0.1"
+
+
+def test_a_relative_root_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(Path("data")).spool == tmp_path / "data" / "spool"
+
+
+def test_a_relative_path_in_the_file_starts_at_the_root(tmp_path: Path) -> None:
+    (tmp_path / "echobeam.toml").write_text('[listener]\nspool = "elsewhere"\n')
+    assert load(tmp_path).spool == tmp_path / "elsewhere"
+
+
+def test_environment_is_over_the_file_and_the_command_line_over_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "echobeam.toml").write_text('[listener]\nport = 1\nae_title = "FILE"\nhttp_port = 1\n')
+    monkeypatch.setenv("ECHOBEAM_LISTENER_PORT", "2")
+    monkeypatch.setenv("ECHOBEAM_LISTENER_HTTP_PORT", "2")
+    settings = load(tmp_path, http_port=3, host=None)
+    assert (settings.ae_title, settings.port, settings.http_port) == ("FILE", 2, 3)
+
+
+def test_all_faults_are_reported_at_once_with_their_origin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "echobeam.toml").write_text('[listener]\nprot = 104\nport = "x"\nroot = "/"\n[listner]\n')
+    monkeypatch.setenv("ECHOBEAM_LISTENER_QUIET_PERIOD_S", "-1")
+    monkeypatch.setenv("ECHOBEAM_LISTENER_QUITE", "1")
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, ae_title="A TITLE THAT IS TOO LONG")
+    faults = "\n".join(caught.value.faults)
+    assert len(caught.value.faults) == 7
+    assert "echobeam.toml [listener]: prot" in faults
+    assert "echobeam.toml [listener]: port" in faults
+    assert "root is given by --root" in faults
+    assert "unknown section [listner]" in faults
+    assert "environment ECHOBEAM_LISTENER_QUIET_PERIOD_S: quiet_period_s" in faults
+    assert "unknown name ECHOBEAM_LISTENER_QUITE" in faults
+    assert "command line: ae_title" in faults
+    assert all(fault in str(caught.value) for fault in caught.value.faults)
+
+
+@pytest.mark.parametrize("text", ["[listener", "listener = 1", b"\xff"])
+def test_a_file_that_is_not_such_toml_is_refused(tmp_path: Path, text: str | bytes) -> None:
+    (tmp_path / "echobeam.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(SettingsError, match="echobeam.toml"):
+        load(tmp_path)
+
+
+def test_settings_cannot_be_changed(tmp_path: Path) -> None:
+    settings = load(tmp_path)
+    with pytest.raises(ValidationError):
+        settings.port = 1
+
+
+def test_a_root_in_the_environment_of_the_section_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECHOBEAM_LISTENER_ROOT", "/elsewhere")
+    with pytest.raises(SettingsError, match="unknown name ECHOBEAM_LISTENER_ROOT"):
+        load(tmp_path)
+
+
+def test_a_ledger_url_with_a_password_is_not_shown(tmp_path: Path) -> None:
+    assert "s3cret" not in repr(load(tmp_path, ledger_url="postgresql://u:s3cret@host/db"))

@@ -1,0 +1,123 @@
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from dicom_listener.errors import SpoolLockedError, SpoolUnavailableError
+from dicom_listener.spool import Spool, SpooledFile
+from tests.unit.dicom_listener.instances import encode, make_dataset
+
+
+def keep(spool: Spool, dataset: bytes, transfer_syntax: str = ExplicitVRLittleEndian) -> SpooledFile:
+    return spool.keep(
+        dataset, sop_class_uid="1.2.3", sop_instance_uid="1.2.3.4", transfer_syntax_uid=transfer_syntax
+    )
+
+
+def test_a_kept_file_holds_the_bytes_as_sent_behind_a_header(tmp_path: Path) -> None:
+    dataset = encode(make_dataset()).getvalue()
+    file = keep(Spool(tmp_path), dataset)
+    content = (tmp_path / file.path).read_bytes()
+    assert content.startswith(bytes(128) + b"DICM")
+    assert content.endswith(dataset)
+    assert len(content) == file.size_bytes
+    assert hashlib.sha256(content).hexdigest() == file.sha256
+    assert dcmread(tmp_path / file.path).file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+
+
+def test_the_path_is_made_of_the_digest_and_of_no_uid(tmp_path: Path) -> None:
+    file = keep(Spool(tmp_path), b"x")
+    assert file.path == f"{file.sha256[:2]}/{file.sha256}.dcm"
+
+
+def test_the_same_dataset_is_the_same_file_and_another_syntax_another(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    first = keep(spool, b"x")
+    again = keep(Spool(tmp_path), b"x")
+    other = keep(spool, b"x", ImplicitVRLittleEndian)
+    assert (first.path, first.is_new, again.path, again.is_new) == (first.path, True, first.path, False)
+    assert other.path != first.path
+    assert spool.size_bytes() == first.size_bytes + other.size_bytes
+
+
+def test_a_file_is_on_disk_before_its_name_is_and_the_name_before_keep_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def spy_fsync(descriptor: int) -> None:
+        done.append("fsync " + os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    def spy_replace(self: Path, target: Path) -> Path:
+        done.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(Path, "replace", spy_replace)
+    file = keep(Spool(tmp_path), b"x")
+    written, renamed, entered = done[-3:]
+    assert written.startswith(f"fsync {tmp_path}/tmp/")
+    assert renamed == "rename"
+    assert entered == f"fsync {tmp_path / file.sha256[:2]}"
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path)
+    keep(spool, b"x")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SpoolUnavailableError, match="No space left"):
+        keep(spool, b"y")
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert len(list(tmp_path.glob("*/*.dcm"))) == 1
+
+
+def test_what_a_crash_left_unfinished_is_swept_when_receiving_starts(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    kept = keep(spool, b"x")
+    (tmp_path / "tmp" / "left").write_bytes(b"half")
+    with spool.receiving():
+        assert list((tmp_path / "tmp").iterdir()) == []
+    assert (tmp_path / kept.path).exists()
+
+
+def test_only_one_listener_receives_into_a_spool(tmp_path: Path) -> None:
+    with Spool(tmp_path).receiving(), pytest.raises(SpoolLockedError), Spool(tmp_path).receiving():
+        pass
+    with Spool(tmp_path).receiving():
+        pass  # free again
+
+
+def test_a_spool_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolUnavailableError, match="cannot be made"), Spool(tmp_path / "file").receiving():
+        pass
+
+
+def test_a_spool_whose_folder_went_away_is_not_writable(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    with spool.receiving():
+        spool.check_writable()
+        (tmp_path / "spool" / "tmp").rmdir()
+        with pytest.raises(SpoolUnavailableError):
+            spool.check_writable()
+
+
+def test_files_and_folders_are_private(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    with spool.receiving():
+        file = tmp_path / "spool" / keep(spool, b"x").path
+    assert [path.stat().st_mode & 0o777 for path in (file, file.parent, file.parent.parent)] == [
+        0o600,
+        0o700,
+        0o700,
+    ]
