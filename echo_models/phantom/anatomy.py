@@ -46,7 +46,7 @@ SUPERIOR: Final = vector([0.418, 0.771, -0.480])
 MITRAL_VALVE: Final = vector([3, -4, 0])
 AORTIC_VALVE: Final = vector([-15, 14, -8])
 TRICUSPID_VALVE: Final = vector([-46, 0, 4])
-ROOT_AXIS: Final = unit(vector([0.02, 0.55, -0.83]))
+ROOT_AXIS: Final = unit(vector([-0.12, 0.50, -0.86]))
 
 Points = tuple[FloatArray, FloatArray, FloatArray]
 _EPSILON = 1e-3
@@ -456,7 +456,7 @@ def _leaflets(
     from_hinge = radius - rho
     along = cos * from_hinge + sine * z
     across = -sine * from_hinge + cos * z
-    return (np.abs(across) < 1.1) & (along > -0.5) & (along < length)
+    return (np.abs(across) < 0.85) & (along > -0.5) & (along < length)
 
 
 def _cusps(

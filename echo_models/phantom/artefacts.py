@@ -71,8 +71,8 @@ def draw_artefacts(
     # Poor contact and obliquity at the flanks, seldom the same on both sides.
     centre = rng.normal(0, 0.18) * severity
     for side in (-1, 1):
-        loss = severity * rng.gamma(1.6, 9)
-        start = rng.uniform(0.25, 0.85)
+        loss = severity * rng.gamma(1.5, 14)
+        start = rng.uniform(0.15, 0.9)
         gain -= (
             loss
             * np.clip((side * (across - centre) - start) / (1 - start + 0.2), 0, None) ** 1.5
@@ -113,7 +113,7 @@ def draw_artefacts(
         chest_wall=_chest_wall(rng, shape, ranges_mm, chest_wall_mm),
         window=_window(rng, across[:, 0], severity),
         side_lobe_ratio=float(severity * rng.uniform(0.005, 0.03)),
-        lung_decay_db=float(rng.uniform(0.15, 0.5) * (ranges_mm[1] - ranges_mm[0])),
+        lung_decay_db=float(rng.uniform(0.15, 0.9) * (ranges_mm[1] - ranges_mm[0])),
     )
 
 

@@ -336,6 +336,8 @@ class _SectorPainter:
                 (sector.ranges_mm > depths[0]) & (sector.ranges_mm < depths[1])
             )[None, :]
             self._colour_level = rng.uniform(25, 110)
+            self._flow_size = rng.uniform((3, 6), (10, 24))
+            self._flow_threshold = rng.uniform(-0.6, 0.8)
             self._tissue_ratio = rng.uniform(0.4, 1.0)
 
     def paint(self, image: FloatArray, phase: float, index: int) -> BoolArray:
@@ -353,11 +355,11 @@ class _SectorPainter:
     def _coloured(self, grey: FloatArray, blood: BoolArray) -> FloatArray:
         """Lay the luminance of a colour flow map over the blood in the box."""
         rng = self.scene.rng
-        flow = gaussian_filter(rng.standard_normal(grey.shape).astype(np.float32), (5, 9))
-        flow = np.abs(flow) / flow.std()
-        shown = self._box & blood & (flow > 0.25)
+        flow = gaussian_filter(rng.standard_normal(grey.shape).astype(np.float32), self._flow_size)
+        flow = 0.5 + 0.35 * flow / flow.std()
+        shown = self._box & blood & (flow > self._flow_threshold)
         dimmed = np.where(self._box, grey * self._tissue_ratio, grey)
-        level = self._colour_level * (0.6 + 0.4 * np.clip(flow, 0, 2))
+        level = self._colour_level * (0.45 + 0.55 * np.clip(flow, 0, 2))
         return np.asarray(np.where(shown, np.maximum(level, 0.6 * dimmed), dimmed), np.float32)
 
 

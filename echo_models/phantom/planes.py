@@ -73,8 +73,8 @@ def _around(azimuth_degrees: float) -> FloatArray:
 _Window = Callable[[Heart, Callable[[float], float]], ScanPlane]
 
 
-def _apical(heart: Heart) -> FloatArray:
-    return vector([0, 0, heart.apex + 0.8 * heart.subject.chest_wall_mm])
+def _apical(heart: Heart, jitter: Callable[[float], float]) -> FloatArray:
+    return vector([0, 0, heart.apex + 0.8 * heart.subject.chest_wall_mm + abs(jitter(14))])
 
 
 def _parasternal(heart: Heart, azimuth_degrees: float, height_mm: float) -> FloatArray:
@@ -84,28 +84,30 @@ def _parasternal(heart: Heart, azimuth_degrees: float, height_mm: float) -> Floa
 
 def _a4c(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
     target = MITRAL_VALVE + vector([-12 + jitter(10), jitter(4), 0])
-    return _plane(_apical(heart), target, _around(12 + jitter(9)), 165)
+    return _plane(_apical(heart, jitter), target, _around(12 + jitter(9)), 165)
 
 
 def _a5c(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
     target = AORTIC_VALVE + vector([jitter(4), jitter(2.5), -6])
-    return _plane(_apical(heart), target, _around(4 + jitter(9)), 165)
+    return _plane(_apical(heart, jitter), target, _around(4 + jitter(9)), 165)
 
 
 def _a2c(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
     target = MITRAL_VALVE + vector([jitter(4), jitter(8), 0])
-    return _plane(_apical(heart), target, _around(80 + jitter(9)), 160)
+    return _plane(_apical(heart, jitter), target, _around(80 + jitter(9)), 160)
 
 
 def _a3c(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
     target = (MITRAL_VALVE + AORTIC_VALVE) / 2 + vector([jitter(3), jitter(3), 0])
-    return _plane(_apical(heart), target, _around(136 + jitter(6)), 165)
+    return _plane(_apical(heart, jitter), target, _around(136 + jitter(6)), 165)
 
 
 def _plax(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
-    origin = _parasternal(heart, 137 + jitter(4), 16 + jitter(9))
+    origin = _parasternal(heart, 137 + jitter(4), 24 + jitter(14))
     target = vector([-4, 4, 6 + jitter(9)])
-    return _plane(origin, target, vector([jitter(0.05), jitter(0.05), -1]), 150)
+    ascending = AORTIC_VALVE + ROOT_AXIS * 18  # the hand turns the probe until the root is seen lengthwise
+    right = unit(ascending - vector([0, 0, 0.5 * heart.length]))
+    return _plane(origin, target, right + vector([jitter(0.06), jitter(0.06), 0]), 150)
 
 
 def _rv_inflow(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:

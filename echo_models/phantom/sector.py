@@ -53,9 +53,9 @@ def random_settings(rng: np.random.Generator, usual_depth_mm: float, severity: f
         bright_grey=float(np.clip(150 + severity * rng.normal(0, 48), 55, 240)),
         gamma=float(np.clip(1.35 + severity * rng.normal(0, 0.3), 0.8, 2.2)),
         reject=float(severity * rng.uniform(0, 0.08)),
-        axial_px=float(rng.uniform(0.5, 1.0)),
-        near_lateral_px=float(rng.uniform(1.0, 2.2)),
-        far_lateral_px=float(rng.uniform(0.7, 1.6)),
+        axial_px=float(rng.uniform(0.5, 1.3)),
+        near_lateral_px=float(rng.uniform(1.0, 2.6)),
+        far_lateral_px=float(rng.uniform(0.7, 2.4)),
     )
 
 

@@ -214,7 +214,7 @@ def random_subject(seed: int, *, lvh: bool | None = None) -> Subject:
         shortening_ratio=float(np.clip(rng.normal(0.31, 0.06), 0.10, 0.42)),
         annular_excursion_mm=float(np.clip(rng.normal(13, 2.5), 5, 18)),
         atrial_ratio=float(np.clip(rng.normal(1.08 if grade.is_lvh else 1.0, 0.10), 0.78, 1.4)),
-        right_heart_ratio=float(np.clip(rng.normal(1.0, 0.09), 0.78, 1.3)),
+        right_heart_ratio=float(np.clip(rng.normal(1.02, 0.13), 0.78, 1.45)),
         # Goldstein 2015: sinuses of Valsalva 34 (SD 3) mm in men, 30 (3) in women.
         aortic_root_mm=float(np.clip(rng.normal(30 if female else 34, 3), 24, 42)),
         # Rudski 2010: at most 21 mm.

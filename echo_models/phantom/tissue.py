@@ -30,10 +30,10 @@ class Tissue(IntEnum):
 
 # Decibels under the brightest pericardium. The order (blood < liver, muscle < fat < fibrous tissue) is that
 # of Duck FA, "Physical Properties of Tissue" (1990), chapter 4; the steps are set by eye on real clips.
-_MEAN_DB: Final = vector([-52, -27, -19, -11, -4, -24, -20, -16, -27, -12, -4, -12, -24])
-_SPREAD_DB: Final = vector([4, 4, 4, 4, 4, 6, 7, 6, 4, 4, 3, 5, 5])
+_MEAN_DB: Final = vector([-55, -21, -18, -11, -4, -24, -20, -20, -27, -12, -4, -14, -24])
+_SPREAD_DB: Final = vector([4, 5, 5, 5, 4, 6, 8, 8, 4, 4, 3, 6, 5])
 
-OBLIQUE_LOSS_DB: Final = vector([0, 7, 15, 11, 15, 4, 0, 0, 0, 15, 6, 6, 0])
+OBLIQUE_LOSS_DB: Final = vector([0, 4, 14, 11, 15, 4, 0, 0, 0, 15, 6, 6, 0])
 """Loss of a tissue's echo where its border runs along the beam: thin sheets are mirrors, seen only head on."""
 
 
