@@ -38,12 +38,13 @@ class Bundle:
     Attributes:
         manifest: what it reads and gives.
         folder: where it was loaded from.
+        model: the Keras model itself, for training to start from.
     """
 
     def __init__(self, manifest: Manifest, folder: Path, model: keras.Model) -> None:
         self.manifest = manifest
         self.folder = folder
-        self._model = model
+        self.model = model
         self._lock = threading.Lock()
 
     @property
@@ -83,7 +84,7 @@ class Bundle:
         padded[: len(inputs)] = inputs
         # Keras builds its compiled function on first use and guards that with nothing.
         with self._lock:
-            outputs = self._model.predict_on_batch(padded)
+            outputs = self.model.predict_on_batch(padded)
         return np.asarray(outputs, np.float32)[: len(inputs)]
 
     def _as_promised(

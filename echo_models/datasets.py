@@ -35,6 +35,7 @@ class Plan:
         frames_per_clip: how many frames of each clip.
         lvh_ratio: share of the subjects with hypertrophy. The paper has one in five.
         severity: strength of the artefacts, 1 for the usual.
+        any_phase: clips begin anywhere in the beat; else at end-diastole, as a stored clip does.
     """
 
     seed: int
@@ -44,6 +45,7 @@ class Plan:
     frames_per_clip: int = 2
     lvh_ratio: float = 0.5
     severity: float = 1.0
+    any_phase: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +58,7 @@ class LabeledFrames:
         lv_masks: [N, 120, 160], bool, True inside the epicardium; empty where there is none.
         views: [N], int64, index into `VIEWS`.
         hypertrophy: [N], bool, the paper's LVH.
-        subjects: [N], int64, who it is; a split never divides one.
+        subjects: [N], int64, who it is; a split never divides one's frames.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -168,6 +170,7 @@ def _render_block(block: tuple[Plan, int]) -> LabeledFrames:
         frames_per_clip=plan.frames_per_clip,
         lvh_ratio=plan.lvh_ratio,
         severity=plan.severity,
+        any_phase=plan.any_phase,
     ):
         count = len(clip.frames)
         subject = numbers.setdefault(clip.subject_id, first_subject + len(numbers))

@@ -101,7 +101,7 @@ def fit(
 
     Args:
         model: compiled here, with Adam.
-        loss: Keras' name of it.
+        loss: Keras' name of a cross-entropy of probabilities.
         train: what it learns from.
         validation: what early stopping looks at.
         stage: names schedule, log and checkpoint.
@@ -126,10 +126,10 @@ def fit(
         steps = max(1, len(train) // schedule.batch_size)
         losses: list[float] = []
         for inputs, targets in _batches(train, schedule, (run.seed, epoch)):
-            losses.append(_loss_of(model.train_on_batch, model, inputs, targets))
+            losses.append(_step(model, inputs, targets))
             run.on_step(Step(stage, epoch + 1, schedule.epochs, len(losses), steps, float(np.mean(losses))))
         value = float(np.mean(losses))
-        validation_value = loss_on(model, validation)
+        validation_value = loss_on(model, loss, validation)
         if not np.isfinite([value, validation_value]).all():
             raise TrainingError(
                 f"{stage}: loss must stay finite; received {value} and {validation_value} on validation in "
@@ -149,6 +149,12 @@ def fit(
         checkpoint.keep(log, best)
     model.set_weights(best)
     return log
+
+
+def _step(model: keras.Model, inputs: Any, targets: Any) -> float:
+    """Take one step and give the loss of this batch alone, weight decay included."""
+    model.reset_metrics()
+    return float(model.train_on_batch(inputs, targets, return_dict=True)["loss"])
 
 
 def _best_epoch(log: Sequence[Mapping[str, Any]]) -> int:
@@ -181,29 +187,32 @@ def _batches(
             yield waiting.popleft().result()
 
 
-def loss_on(model: keras.Model, examples: Examples, batch_size: int = 64) -> float:
-    """Give the model's loss on examples, unchanged."""
+def predict(model: keras.Model, examples: Examples, batch_size: int = 64) -> npt.NDArray[np.float32]:
+    """Give the model's output on examples, unchanged: [N, ...], float32."""
+    return np.concatenate([outputs for outputs, _ in _outputs(model, examples, batch_size)])
+
+
+def loss_on(model: keras.Model, loss: str, examples: Examples, batch_size: int = 64) -> float:
+    """Give the mean loss on examples, unchanged, without weight decay."""
+    function = keras.losses.get(loss)
     losses, counts = [], []
-    for start in range(0, len(examples), batch_size):
-        inputs, targets = examples.batch(slice(start, start + batch_size))
-        losses.append(_loss_of(model.test_on_batch, model, inputs, targets))
-        counts.append(len(inputs))
+    for outputs, targets in _outputs(model, examples, batch_size):
+        # Binary cross-entropy has an axis of one unit, sparse cross-entropies have none.
+        fitting = targets[:, None] if outputs.shape[1:] == (1,) else targets
+        losses.append(float(keras.ops.mean(function(fitting, outputs))))
+        counts.append(len(outputs))
     return float(np.average(losses, weights=counts))
 
 
-def _loss_of(method: Callable[..., Any], model: keras.Model, inputs: Any, targets: Any) -> float:
-    """Run Keras' method on one batch and give the loss of that batch alone."""
-    model.reset_metrics()
-    return float(method(inputs, targets, return_dict=True)["loss"])
-
-
-def predict(model: keras.Model, examples: Examples, batch_size: int = 64) -> npt.NDArray[np.float32]:
-    """Give the model's output on examples, unchanged: [N, ...], float32."""
-    parts = [
-        model.predict_on_batch(examples.batch(slice(start, start + batch_size))[0])
-        for start in range(0, len(examples), batch_size)
-    ]
-    return np.concatenate(parts).astype(np.float32)
+def _outputs(
+    model: keras.Model, examples: Examples, batch_size: int
+) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+    """Run a model on examples: (outputs, targets) of batch after batch, all computed at one shape."""
+    for start in range(0, len(examples), batch_size):
+        inputs, targets = examples.batch(slice(start, start + batch_size))
+        padding = [(0, batch_size - len(inputs)), *[(0, 0)] * (inputs.ndim - 1)]
+        outputs = model.predict_on_batch(np.pad(inputs, padding))[: len(inputs)]
+        yield np.asarray(outputs, np.float32), targets
 
 
 class _Checkpoint:

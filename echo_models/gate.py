@@ -109,8 +109,8 @@ def decide(
 
 def _predicted(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     if probabilities.ndim == 1:
-        return (probabilities > 0.5).astype(np.int64)
-    return np.argmax(probabilities, axis=1).astype(np.int64)
+        return np.asarray(probabilities > 0.5, np.int64)
+    return np.asarray(probabilities.argmax(axis=1), np.int64)
 
 
 def _score(

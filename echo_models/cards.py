@@ -1,0 +1,117 @@
+"""Model cards: what a model is, what it was measured on, and what it must not be used for."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from echo_models.training import Trained
+
+_PURPOSES: Final = {
+    "fov": "outlines the field of view of an echocardiography frame",
+    "view": "names the view of a frame masked by its field of view, one of fifteen",
+    "lv": "outlines the left ventricle (epicardium) in an apical four-chamber frame",
+    "lvh": "estimates the probability of left ventricular hypertrophy from an apical four-chamber frame",
+}
+
+_FAILURES: Final = {
+    "fov": "Dual and volumetric modes; sectors as dark as their surroundings.",
+    "view": (
+        "It knows fifteen views and nothing else: a frame that is no transthoracic view is still given one. "
+        "Apical four- and five-chamber views are the likeliest to be taken for each other."
+    ),
+    "lv": "Whole walls missing; zooms that cut the ventricle; dual mode with the ventricle on the right.",
+    "lvh": (
+        "It sees one frame and no scale in millimetres. The phantom's hypertrophy is thicker walls and "
+        "nothing else: real hypertrophy comes with other signs, and real walls are thick for other reasons."
+    ),
+}
+
+
+_MASKED: Final = {
+    "none": "as they are",
+    "fov": "masked by the field of view",
+    "lv": "masked by the left ventricle",
+}
+
+_CARD: Final = """\
+# {task} {version}
+
+**Research use only. Not a medical device. Trained and measured on synthetic frames: no frame of
+any patient was seen, and nothing here says how well it does on one.**
+
+This model {purpose}.
+
+## Method
+
+Madani et al., "Deep echocardiography", npj Digital Medicine 1:59 (2018); preset `{preset}` of echobeam.
+What differs from the paper stands, with its reasons, in `echo_models/networks.py`,
+`echo_models/training.py` and `echo_models/augment.py`. Frames are grey, sampled by nearest neighbour to
+{rows} x {columns}, {masked}. {parameters:,} parameters.{start}
+
+## Data
+
+Phantom frames of {subjects} synthetic subjects (seed {seed}, severity of artefacts {severity}, share with
+hypertrophy {lvh_ratio}): {train} frames for training, {validation} for validation, {test} for testing. No
+subject is in two of them. Each network takes those that show its structure.
+Fingerprint of the frames: `{fingerprint}`.
+
+## Measured on the synthetic test set
+
+95 % intervals by bootstrap over subjects. A control is the score of a constant mask, which looks at no
+frame. Masks put on the frames of this test were exact; in the pipeline they are another network's.
+
+| measure | value | 95 % interval | frames | control |
+|---|---|---|---|---|
+{table}
+
+## Known failures
+
+{failures}
+A frame from a machine whose pictures the phantom does not resemble may get any answer.
+
+## Made by
+
+`{command}`, {minutes} minutes, {code}.
+"""
+
+
+def write_card(trained: Trained, version: str, facts: Mapping[str, Any]) -> str:
+    """Write the card of one bundle, Markdown.
+
+    Args:
+        trained: the model and its metrics.
+        version: of the bundle.
+        facts: as they stand in the bundle's manifest under "training".
+    """
+    plan = facts["plan"]
+    _, rows, columns, _ = trained.model.input_shape
+    table = [
+        f"| {name} | {it.value:.3f} | {it.low:.3f} to {it.high:.3f} | {it.n} | "
+        f"{'' if it.control is None else f'{it.control:.3f}'} |"
+        for name, it in trained.metrics.items()
+    ]
+    command = f"echobeam train {facts['recipe']} --seed {facts['seed']} --preset {facts['preset']}"
+    command += f" --subjects {plan['subjects']}"
+    command += "" if facts["epochs"] is None else f" --epochs {facts['epochs']}"
+    start = facts.get("convolutions_from")
+    return _CARD.format(
+        task=trained.task,
+        version=version,
+        purpose=_PURPOSES[trained.task],
+        preset=facts["preset"],
+        rows=rows,
+        columns=columns,
+        masked=_MASKED[trained.mask],
+        parameters=trained.model.count_params(),
+        start="" if start is None else f" Convolutions started from: {start}.",
+        subjects=plan["subjects"],
+        seed=plan["seed"],
+        severity=plan["severity"],
+        lvh_ratio=plan["lvh_ratio"],
+        **facts["frames"],
+        fingerprint=facts["data_fingerprint"][:16],
+        table="\n".join(table),
+        failures=_FAILURES[trained.task],
+        command=command,
+        minutes=facts["minutes"],
+        code=facts["code_version"],
+    )
