@@ -1,6 +1,7 @@
 """Read how large a compressed frame will be before it is decompressed."""
 
 import struct
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from beam_jobs.deid.errors import RejectedError
@@ -30,10 +31,8 @@ def read_frame_size(frame: bytes) -> FrameSize:
         RejectedError: CORRUPT_PIXELS if it is none of these or ends before its size.
     """
     size: FrameSize | None = None
-    try:
+    with suppress(struct.error):
         size = _jpeg_size(frame) if frame.startswith(_JPEG_START) else _jpeg_2000_size(frame)
-    except struct.error:
-        pass
     if size is None:
         raise RejectedError(Reason.CORRUPT_PIXELS)
     return size
