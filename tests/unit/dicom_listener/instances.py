@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
-from pynetdicom.sop_class import UltrasoundMultiFrameImageStorage  # type: ignore[attr-defined]
+from pynetdicom.sop_class import UltrasoundMultiFrameImageStorage
 
 from dicom_listener.ledger import ReceivedInstance, SpooledInstance
 

@@ -80,7 +80,7 @@ def test_a_malformed_uid_is_refused_without_repeating_it(value: bytes) -> None:
     assert value.decode().strip("\0") not in str(caught.value)
 
 
-@pytest.mark.parametrize("length", range(0, 260, 13))
+@pytest.mark.parametrize("length", range(0, 150, 7))
 def test_a_truncated_header_is_unreadable(length: int) -> None:
     with pytest.raises(UnreadableHeaderError):
         read_identity(BytesIO(encode(make_dataset()).getvalue()[:length]), ExplicitVRLittleEndian)

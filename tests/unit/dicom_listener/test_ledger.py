@@ -358,7 +358,7 @@ def test_only_a_known_failed_study_can_be_tried_again(ledger: Ledger) -> None:
 # ---------------------------------------------------------------------- the database
 
 
-def test_a_commit_is_durable_and_readers_do_not_block(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_commit_outlives_a_power_cut(ledger: Ledger) -> None:
     with ledger._engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL

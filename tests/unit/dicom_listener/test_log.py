@@ -25,6 +25,10 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     structlog.reset_defaults()
 
 
+def fail() -> None:
+    raise ValueError(PLANTED)
+
+
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
@@ -82,7 +86,7 @@ def test_the_text_of_a_warning_is_withheld_but_not_its_kind_and_place(stream: io
 def test_an_exception_shows_its_kind_and_way_but_not_its_text(stream: io.StringIO) -> None:
     configure_logging(stream=stream)
     try:
-        raise ValueError(PLANTED)
+        fail()
     except ValueError:
         structlog.get_logger("x").exception("ours")
         logging.getLogger("y").exception("theirs")
@@ -95,10 +99,6 @@ def test_an_exception_shows_its_kind_and_way_but_not_its_text(stream: io.StringI
 
 def test_an_exception_that_ends_a_thread_is_logged_without_its_text(stream: io.StringIO) -> None:
     configure_logging(stream=stream)
-
-    def fail() -> None:
-        raise ValueError(PLANTED)
-
     thread = threading.Thread(target=fail)
     thread.start()
     thread.join()
@@ -115,7 +115,7 @@ def test_the_cause_of_an_error_is_told_by_its_kind(stream: io.StringIO) -> None:
     configure_logging(stream=stream)
     try:
         try:
-            raise ValueError(PLANTED)
+            fail()
         except ValueError as error:
             raise StudyNotFoundError("what to do") from error
     except StudyNotFoundError:

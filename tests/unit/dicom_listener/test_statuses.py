@@ -34,7 +34,7 @@ def test_a_failure_is_answered_as_the_standard_has_it(
 
 
 def test_success_is_zero() -> None:
-    assert StoreStatus.SUCCESS == EchoStatus.SUCCESS == 0
+    assert [int(StoreStatus.SUCCESS), int(EchoStatus.SUCCESS)] == [0, 0]
 
 
 def test_an_error_that_no_sender_causes_has_no_status() -> None:
