@@ -22,7 +22,6 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import AsDict, AsIter, AsSingleton
 
 from beam_jobs.pool_dataset import (
-    DATASET_SCHEMA,
     MANIFEST_FILE,
     READ_ROWS,
     TEMPORARY_PREFIX,
@@ -30,6 +29,7 @@ from beam_jobs.pool_dataset import (
     PoolManifest,
     Shard,
 )
+from beam_jobs.schemas import A4C_SCHEMA
 from beam_jobs.selection import (
     Candidate,
     Fingerprint,
@@ -42,9 +42,16 @@ from beam_jobs.selection import (
 )
 from echo_models.views import A4C
 
-_REFERENCE_COLUMNS: Final = [column for column in DATASET_SCHEMA.names if column != "frame"]
+_REFERENCE_COLUMNS: Final = [
+    "subject_key",
+    "study_key",
+    "instance_key",
+    "frame_index",
+    "view_confidence",
+    "fov_area_ratio",
+]
+_RULES_OF_CHOICE: Final = tuple(rule for rule in Rule if rule != Rule.CHANGED_MEANWHILE)
 _READ: Final = "read"
-_KEPT: Final = "kept"
 _STUDIES: Final = "studies"
 _SUBJECTS: Final = "subjects"
 
@@ -233,13 +240,15 @@ class CountElements(beam.PTransform):
     collections: Mapping[str, beam.PCollection]
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Take a pipeline; give a PCollection of (name, int), one per name."""
-        return [
-            elements
-            | f"Count[{name}]" >> beam.combiners.Count.Globally()
-            | f"Name[{name}]" >> beam.Map(lambda count, name=str(name): (name, count))
-            for name, elements in self.collections.items()
-        ] | beam.Flatten()
+        """Take a pipeline; give a PCollection of (name, int), one per name that has elements."""
+        return (
+            [
+                elements | f"Name[{name}]" >> beam.Map(lambda _, name=str(name): name)
+                for name, elements in self.collections.items()
+            ]
+            | beam.Flatten()
+            | beam.combiners.Count.PerElement()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +282,8 @@ class WriteShards(beam.PTransform):
         shards = AsSingleton(
             self.counts
             | beam.Filter(lambda count: count[0] == Rule.OVER_SUBJECT_CAP)
-            | beam.Map(lambda count: max(1, -(-count[1] // self.frames_per_shard)))
+            | beam.Map(lambda count: -(-count[1] // self.frames_per_shard)),
+            default_value=1,
         )
         return (
             chosen
@@ -323,7 +333,7 @@ def _batches(folder: str, source: str, columns: list[str]) -> Iterator[pa.Record
 
 
 def _read_candidates(source: str, folder: str) -> Iterator[Candidate]:
-    for batch in _batches(folder, source, DATASET_SCHEMA.names):
+    for batch in _batches(folder, source, [*_REFERENCE_COLUMNS, "frame"]):
         digests = [pixel_digest(pixels) for pixels in batch.column("frame").to_pylist()]
         references = batch.select(_REFERENCE_COLUMNS).to_pylist()
         for reference, digest in zip(references, digests, strict=True):
@@ -356,7 +366,7 @@ def _write_shard(
     frames = 0
     fingerprint = Fingerprint()
     chosen = sorted(candidates, key=lambda c: (c.study_key, c.source, *place(c)))
-    with pq.ParquetWriter(unfinished, DATASET_SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(unfinished, A4C_SCHEMA, compression="zstd") as writer:
         for source, of_source in groupby(chosen, key=lambda c: c.source):
             wanted = {candidate.frame_key: candidate for candidate in of_source}
             found = _copy_frames(stored, source, wanted, writer)
@@ -372,7 +382,7 @@ def _copy_frames(
 ) -> list[Candidate]:
     """Write the wanted frames of one file, in order; leave out those whose pixels have changed."""
     found: dict[str, dict[str, Any]] = {}
-    for batch in _batches(stored, source, DATASET_SCHEMA.names):
+    for batch in _batches(stored, source, A4C_SCHEMA.names):
         keys = [
             frame_key(*pair)
             for pair in zip(batch["instance_key"].to_pylist(), batch["frame_index"].to_pylist(), strict=True)
@@ -382,7 +392,7 @@ def _copy_frames(
             if pixel_digest(row["frame"]) == wanted[key].pixel_digest:
                 found[key] = row
     in_order = sorted((wanted[key] for key in found), key=place)
-    writer.write_table(pa.Table.from_pylist([found[c.frame_key] for c in in_order], schema=DATASET_SCHEMA))
+    writer.write_table(pa.Table.from_pylist([found[c.frame_key] for c in in_order], schema=A4C_SCHEMA))
     return in_order
 
 
@@ -394,13 +404,13 @@ def _write_manifest(
     for shard in written:
         fingerprint.join(shard.fingerprint)
     frames = sum(shard.frames for shard in written)
-    remaining = [counts[_READ], *(counts[rule] for rule in Rule if rule in counts), frames]
+    remaining = [counts.get(name, 0) for name in (_READ, *_RULES_OF_CHOICE)] + [frames]
     manifest = PoolManifest(
         view=A4C,
-        candidates=counts[_READ],
+        candidates=counts.get(_READ, 0),
         frames=frames,
-        studies=counts[_STUDIES],
-        subjects=counts[_SUBJECTS],
+        studies=counts.get(_STUDIES, 0),
+        subjects=counts.get(_SUBJECTS, 0),
         dropped={
             rule.value: before - after
             for rule, (before, after) in zip(Rule, pairwise(remaining), strict=True)

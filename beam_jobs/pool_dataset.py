@@ -2,7 +2,8 @@
 
 A dataset is a folder of Parquet shards with a `manifest.json` beside them. The folder is named by
 its content (`a4c-` and the first digits of the fingerprint) and appears whole, by a rename; the same
-inputs give the same name. Shards are sorted by study, instance and frame, and cut by study.
+inputs give the same name. Shards have the columns of the stored frames (`beam_jobs.schemas.A4C_SCHEMA`),
+are sorted by study, instance and frame, and cut by study.
 """
 
 import json
@@ -18,34 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS
-from beam_jobs.selection import FRAME_BYTES
 
 MANIFEST_FILE: Final = "manifest.json"
 TEMPORARY_PREFIX: Final = ".unfinished-"
 READ_ROWS: Final = 512
 """Rows read at a time: 10 MB of frames."""
-
-
-def _field(name: str, kind: pa.DataType, description: str, unit: str = "") -> pa.Field:
-    return pa.field(name, kind, nullable=False, metadata={"description": description, "unit": unit})
-
-
-DATASET_SCHEMA: Final = pa.schema(
-    [
-        _field("subject_key", pa.string(), "Keyed hash that names the subject"),
-        _field("study_key", pa.string(), "Keyed hash that names the study"),
-        _field("instance_key", pa.string(), "Keyed hash that names the instance"),
-        _field("frame_index", pa.int32(), "Index of the frame within its instance, from 0"),
-        _field("view_confidence", pa.float32(), "Probability of apical four chamber", "ratio"),
-        _field("fov_area_ratio", pa.float32(), "Part of the frame inside the field of view", "ratio"),
-        _field(
-            "frame",
-            pa.binary(FRAME_BYTES),
-            "Grey frame, 120 x 160, row by row, 0 outside the field of view",
-            "grey level 0 to 255",
-        ),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)

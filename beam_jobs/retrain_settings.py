@@ -1,16 +1,18 @@
 """Section `[retrain]` of the configuration: what the nightly job may take, keep and promote."""
 
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from beam_jobs.selection import SelectionRules
 from dicom_listener.settings import RootedPath, SectionSettings
+from echo_models.gate import GateRule
 
 SECTION: Final = "retrain"
 
 _POOL_RULES: Final = SelectionRules()
+_GATE: Final = GateRule()
 
 
 class RetrainSettings(SectionSettings):
@@ -60,7 +62,11 @@ class RetrainSettings(SectionSettings):
     seed: int = Field(
         0, ge=0, description="Seed of the labeled frames, the weights and the order of training."
     )
-    epochs: int = Field(4, ge=0, description="Most passes over the unlabeled frames.")
+    preset: Literal["small", "paper"] = Field("small", description="Widths of the networks.")
+    epochs: int | None = Field(
+        None, ge=0, description="Passes over the unlabeled frames; none for what training_steps need."
+    )
+    training_steps: int = Field(36, ge=1, description="Steps of training, where epochs is not set.")
     labeled_subjects: int = Field(
         120, ge=2, description="Phantom subjects whose labeled frames train the model."
     )
@@ -72,6 +78,16 @@ class RetrainSettings(SectionSettings):
     )
     time_budget_s: float = Field(
         3600, gt=0, description="Training stops after so long; what it learned is judged (seconds)."
+    )
+
+    gate_floor: float = Field(
+        _GATE.floor, ge=0, le=1, description="Least balanced accuracy of a model that is promoted (ratio)."
+    )
+    gate_margin: float = Field(
+        _GATE.margin,
+        ge=0,
+        le=1,
+        description="How much worse than production the lower end of its interval may be (ratio).",
     )
 
     pushgateway_url: str | None = Field(
@@ -87,3 +103,8 @@ class RetrainSettings(SectionSettings):
             max_frames_per_study=self.max_frames_per_study,
             max_frames_per_subject=self.max_frames_per_subject,
         )
+
+    @property
+    def gate(self) -> GateRule:
+        """What is asked of a new model."""
+        return GateRule(floor=self.gate_floor, margin=self.gate_margin)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS
+from beam_jobs.schemas import A4C_SCHEMA
 from beam_jobs.selection import Candidate, pixel_digest
 
 
@@ -71,15 +72,16 @@ def write_archive(root: Path, frames: Iterable[StoredFrame]) -> None:
 def _stored_rows(frames: Sequence[StoredFrame]) -> pa.Table:
     return pa.table(
         {
-            "instance_key": [key(f.instance) for f in frames],
             "subject_key": [key(f.subject) for f in frames],
             "study_key": [key(f.study) for f in frames],
-            "frame_index": pa.array([f.index for f in frames], pa.int32()),
-            "view_confidence": pa.array([f.confidence for f in frames], pa.float32()),
-            "fov_area_ratio": pa.array([f.fov_area_ratio for f in frames], pa.float32()),
-            "lv_area_ratio": pa.array([0.1 for _ in frames], pa.float32()),
-            "frame": pa.array([f.pixels for f in frames], pa.binary()),
-        }
+            "instance_key": [key(f.instance) for f in frames],
+            "frame_index": [f.index for f in frames],
+            "view_confidence": [f.confidence for f in frames],
+            "fov_area_ratio": [f.fov_area_ratio for f in frames],
+            "lv_area_ratio": [0.1 for _ in frames],
+            "frame": [f.pixels for f in frames],
+        },
+        schema=A4C_SCHEMA,
     )
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from beam_jobs import pool as pool_job
 from beam_jobs.pool import build_pool
-from beam_jobs.pool_dataset import DATASET_SCHEMA, PoolDataset, PoolDatasetError, prune_datasets
+from beam_jobs.pool_dataset import PoolDataset, PoolDatasetError, prune_datasets
+from beam_jobs.schemas import A4C_SCHEMA
 from beam_jobs.selection import Fingerprint, Rule, SelectionRules, select
 from tests.pool_archive import StoredFrame, write_archive
 
@@ -68,7 +69,7 @@ def test_shards_have_the_documented_columns(tmp_path: Path) -> None:
     dataset = pool_of(tmp_path)
     for shard in dataset.manifest.shards:
         schema = pq.read_schema(dataset.folder / shard.file)
-        assert schema.equals(DATASET_SCHEMA, check_metadata=True)
+        assert schema.equals(A4C_SCHEMA, check_metadata=True)
 
 
 def test_the_same_archive_gives_the_same_bytes_and_the_folder_stays(tmp_path: Path) -> None:

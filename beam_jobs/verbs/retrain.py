@@ -1,0 +1,186 @@
+"""`echobeam retrain`: the nightly job.
+
+Exit codes: 0 a model was judged, promoted or kept out; 1 nothing was judged; 2 configuration
+refused; 4 another run holds the lock.
+"""
+
+# ruff: noqa: PLC0415 - what is heavy is imported when the verb runs, so that help is instant
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from beam_jobs.pool_dataset import PoolManifest
+    from beam_jobs.retrain import Night
+    from echo_models.fitting import OnStep, Step
+    from echo_models.manifest import Interval
+
+_FAILED: Final = 1
+_REFUSED: Final = 2
+_BUSY: Final = 4
+
+
+@click.command(epilog="\b\nExample:\n  echobeam retrain --root ./echobeam-data --epochs 6 --json")
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("echobeam-data"),
+    show_default=True,
+    envvar="ECHOBEAM_ROOT",
+    help="Folder with configuration, ledger, spool, results and models.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), help="Seed of labeled frames, weights and order.  [default: 0]"
+)
+@click.option(
+    "--epochs", type=click.IntRange(0), help="Passes over the pool.  [default: as training_steps need]"
+)
+@click.option(
+    "--min-view-confidence",
+    type=click.FloatRange(0, 1),
+    help="Least probability of apical four chamber for the pool.  [default: 0.6]",
+)
+@click.option(
+    "--time-budget-s",
+    type=click.FloatRange(0, min_open=True),
+    help="Stop training after so long.  [default: 3600]",
+)
+@click.option("--pushgateway-url", help="Pushgateway that takes the metrics.  [default: none]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--quiet", is_flag=True, help="No progress; log warnings and errors only.")
+def retrain(root: Path, *, as_json: bool, quiet: bool, **overrides: Any) -> None:
+    """Build the pool, retrain the GAN on it, and promote it only if it is better.
+
+    The pool are the archive's own apical four-chamber frames. The new model and the one in production
+    are judged on the same fixed set of labeled phantom frames; a worse one stays out, and the reason is
+    in its history. The next batch of the worker uses a promoted one.
+
+    The default is a toy budget: about 90 seconds on two cores for an archive of a few studies. For a
+    real one set training_steps and labeled_subjects in [retrain].
+
+    Exit codes: 0 a model was judged; 1 nothing was (too few frames, or the job failed); 2 the
+    configuration is refused; 4 another run is at it.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from beam_jobs.retrain_settings import SECTION, RetrainSettings
+    from dicom_listener.errors import SettingsError
+    from dicom_listener.log import configure_logging
+    from dicom_listener.settings import load_section
+
+    configure_logging(quiet=quiet)
+    try:
+        settings = load_section(RetrainSettings, SECTION, root, **overrides)
+    except SettingsError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(_REFUSED)
+
+    from beam_jobs import retrain as job
+    from echo_models.errors import ModelsError
+
+    try:
+        with _progress(shown=not quiet and sys.stderr.isatty()) as on_step:
+            night = job.retrain(settings, on_step=on_step)
+    except job.RetrainBusyError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(_BUSY)
+    except job.EmptyPoolError as error:
+        _print(_no_pool_document(error), as_json=as_json, text=_pool_text(error.manifest))
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(_FAILED)
+    except ModelsError as error:
+        click.echo(f"Error: {error}; production stays as it is", err=True)
+        sys.exit(_FAILED)
+    _print(_night_document(night), as_json=as_json, text=_night_text(night))
+
+
+def _print(document: Mapping[str, Any], *, as_json: bool, text: str) -> None:
+    click.echo(json.dumps(document, indent=2) if as_json else text)
+
+
+def _no_pool_document(error: Any) -> dict[str, Any]:
+    from beam_jobs.pool_dataset import manifest_counts
+    from beam_jobs.retrain import Outcome
+
+    return {"decision": Outcome.NO_POOL, "reason": str(error), "pool": manifest_counts(error.manifest)}
+
+
+def _night_document(night: "Night") -> dict[str, Any]:
+    from beam_jobs.pool_dataset import manifest_counts
+
+    verdict = night.verdict
+
+    def measures(intervals: Mapping[str, "Interval"]) -> dict[str, Any]:
+        return {name: interval.model_dump(exclude_none=True) for name, interval in intervals.items()}
+
+    return {
+        "decision": night.outcome,
+        "reason": verdict.decision.reason,
+        "numbers": dict(verdict.decision.numbers),
+        "version": night.version,
+        "production_before": night.production,
+        "candidate": measures(verdict.candidate),
+        "production": measures(verdict.production),
+        "test_fingerprint": night.test_fingerprint,
+        "pool": manifest_counts(night.pool),
+        "epochs": night.epochs,
+        "duration_s": round(night.duration_s, 1),
+    }
+
+
+def _night_text(night: "Night") -> str:
+    decision, verdict = night.outcome.value.replace("_", " "), night.verdict
+    lines = [
+        _pool_text(night.pool),
+        "",
+        f"lvh {night.version}: {decision}",
+        f"  {verdict.decision.reason}",
+        f"  on the fixed set {night.test_fingerprint[:12]} of synthetic frames; 95 % intervals over subjects",
+    ]
+    for name in ("balanced_accuracy", "accuracy", "f1", "specificity", "sensitivity"):
+        before = f"   production {verdict.production[name]}" if name in verdict.production else ""
+        lines.append(f"  {name.replace('_', ' '):18} new {verdict.candidate[name]}{before}")
+    lines.append(f"  {night.epochs} epochs, {night.duration_s:.0f} s in all")
+    return "\n".join(lines)
+
+
+def _pool_text(manifest: "PoolManifest") -> str:
+    dropped = ", ".join(
+        f"{count} {rule.replace('_', ' ')}" for rule, count in manifest.dropped.items() if count
+    )
+    return (
+        f"pool {manifest.name}: {manifest.frames} of {manifest.candidates} stored frames, "
+        f"of {manifest.studies} studies and {manifest.subjects} subjects\n"
+        f"  dropped: {dropped or 'none'}"
+    )
+
+
+@contextmanager
+def _progress(*, shown: bool) -> "Iterator[OnStep | None]":
+    """Show a bar on stderr while the GAN is trained."""
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("pool", total=None)
+        yield _bar_updater(lambda **update: bar.update(task, **update))
+
+
+def _bar_updater(update: Callable[..., None]) -> "OnStep":
+    def on_step(step: "Step") -> None:
+        done = (step.epoch - 1) * step.steps + step.step
+        update(
+            total=step.epochs * step.steps,
+            completed=done,
+            description=f"training, epoch {step.epoch} of {step.epochs}, loss {step.loss:.2f}",
+        )
+
+    return on_step
