@@ -47,6 +47,8 @@ def segment_field_of_view(
     their mean probability gives one mask for all.
 
     Args:
+        chunks: what came out of `flatten_frames`, of any instances.
+        bundle: a field-of-view model.
         frames_per_clip: how many frames of a chunk to segment; None segments every frame and gives
             each its own mask, as the paper does.
         batch_size: frames in one call of the network.
@@ -111,7 +113,9 @@ def classify_hypertrophy(
     indexes = [hypertrophy_indexes(chunk) for chunk in chunks]
     frames = _join(
         [
-            _ventricles(chunk, index) if bundle.manifest.mask == "lv" else _masked(chunk, index, bundle.manifest.mask)
+            _ventricles(chunk, index)
+            if bundle.manifest.mask == "lv"
+            else _masked(chunk, index, bundle.manifest.mask)
             for chunk, index in zip(chunks, indexes, strict=True)
             if len(index)
         ]
@@ -135,6 +139,7 @@ def keep_predictions(chunk: AssessedChunk, *, pool_frames_per_clip: int) -> Pred
     """Let go of a chunk's frames, except those apical four-chamber ones that may go to the pool.
 
     Args:
+        chunk: a chunk that has been through every model.
         pool_frames_per_clip: the most frames to keep, evenly spread over those there are.
     """
     pooled = chunk.a4c_indexes[spread(len(chunk.a4c_indexes), pool_frames_per_clip)]
@@ -205,22 +210,28 @@ def _sampled(count: int, frames_per_clip: int | None) -> npt.NDArray[np.int64]:
 
 def _masked(chunk: SegmentedChunk, index: Any, mask: str) -> npt.NDArray[np.uint8]:
     """Take some frames as a network wants them: plain, or 0 outside the field of view."""
-    frames = chunk.frames[index]
+    frames: npt.NDArray[np.uint8] = chunk.frames[index]
     if mask == "none":
         return frames
     masks = chunk.fov_masks if len(chunk.fov_masks) == 1 else chunk.fov_masks[index]
-    return np.multiply(frames, masks, dtype=np.uint8)
+    return _blanked(frames, masks)
 
 
 def _ventricles(chunk: OutlinedChunk, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """Take some apical four-chamber frames, 0 outside the left ventricle."""
     masks = chunk.lv_masks[np.searchsorted(chunk.a4c_indexes, index)]
-    return np.multiply(chunk.frames[index], masks, dtype=np.uint8)
+    return _blanked(chunk.frames[index], masks)
+
+
+def _blanked(frames: npt.NDArray[np.uint8], masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    blanked: npt.NDArray[np.uint8] = np.multiply(frames, masks, dtype=np.uint8)
+    return blanked
 
 
 def _area_ratios(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
     """Share of each picture that its mask covers: [N, 120, 160], bool → [N], float32."""
-    return masks.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
+    ratios: npt.NDArray[np.float32] = masks.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
+    return ratios
 
 
 def _join(parts: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,241 @@
+"""The Arrow schemas of everything that is written, with a description and a unit for each column.
+
+The data dictionary is generated from these. A column is here or it does not exist: no value reaches
+a file under another name, and none of these names belongs to the identified zone.
+"""
+
+from typing import Final
+
+import pyarrow as pa
+
+from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS
+from echo_models.views import VIEWS
+
+NO_STUDY_YEAR: Final = 0
+"""The partition `study_year=0` holds studies of which no date was kept."""
+
+LVH_RULE: Final = "mean over a4c clips of the mean over their assessed frames"
+"""How `studies.lvh_probability` is made; named in the table, because rules change."""
+
+VIEW_RULE: Final = "highest mean probability over the frames of the clip"
+"""How `clips.view` is made."""
+
+
+def _field(
+    name: str, kind: pa.DataType, description: str, unit: str = "", *, nullable: bool = False
+) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"description": description, "unit": unit})
+
+
+def _schema(description: str, *fields: pa.Field) -> pa.Schema:
+    return pa.schema(fields, metadata={"description": description})
+
+
+_RATIO: Final = "ratio 0 to 1"
+_PROBABILITY: Final = "probability 0 to 1"
+
+_SUBJECT: Final = (
+    _field("subject_key", pa.string(), "Keyed hash that names the subject; the same in all its studies."),
+    _field("study_key", pa.string(), "Keyed hash that names the study."),
+)
+_KEYS: Final = (
+    *_SUBJECT,
+    _field("series_key", pa.string(), "Keyed hash that names the series."),
+    _field("instance_key", pa.string(), "Keyed hash that names the instance (the clip or still)."),
+)
+_VIEW_PROBABILITIES: Final = pa.list_(pa.field("item", pa.float32(), nullable=False), len(VIEWS))
+_MODELS: Final = (
+    _field("fov_model", pa.string(), "Bundle that drew the field of view, as task-version."),
+    _field("view_model", pa.string(), "Bundle that named the view, as task-version."),
+    _field(
+        "lv_model",
+        pa.string(),
+        "Bundle that outlined the left ventricle, as task-version; null where none was asked.",
+        nullable=True,
+    ),
+    _field(
+        "lvh_model",
+        pa.string(),
+        "Bundle that estimated hypertrophy, as task-version; null where none was asked.",
+        nullable=True,
+    ),
+)
+_DICOM_MODE: Final = _field(
+    "dicom_mode",
+    pa.string(),
+    "What the header says the picture is: 2d, colour, pw, cw, mmode or unknown. A free label, not a result.",
+)
+_FRAME_TIME: Final = _field(
+    "frame_time_ms",
+    pa.float64(),
+    "Time from one frame of the clip to the next; null for a still or where the header has none.",
+    "ms",
+    nullable=True,
+)
+_MANUFACTURER: Final = _field(
+    "manufacturer",
+    pa.string(),
+    "Maker of the scanner, from a closed list; null if none was kept.",
+    nullable=True,
+)
+
+FRAMES_SCHEMA: Final = _schema(
+    "One row for each frame that was read.",
+    *_KEYS,
+    _field("frame_index", pa.int32(), "Index of the frame within its instance, from 0."),
+    _FRAME_TIME,
+    _DICOM_MODE,
+    _field("view", pa.string(), "The view with the highest probability, one of " + ", ".join(VIEWS) + "."),
+    _field("view_confidence", pa.float32(), "Probability of that view.", _PROBABILITY),
+    _field(
+        "view_probabilities",
+        _VIEW_PROBABILITIES,
+        "Probability of each view, in the order listed at `view`.",
+        _PROBABILITY,
+    ),
+    _field("fov_area_ratio", pa.float32(), "Share of the frame inside the field of view.", _RATIO),
+    _field(
+        "lv_area_ratio",
+        pa.float32(),
+        "Share of the frame inside the epicardium of the left ventricle; null unless the view is a4c.",
+        _RATIO,
+        nullable=True,
+    ),
+    _field(
+        "lvh_probability",
+        pa.float32(),
+        "Probability of left ventricular hypertrophy; only for the first two frames of an a4c clip.",
+        _PROBABILITY,
+        nullable=True,
+    ),
+    *_MODELS,
+)
+
+CLIPS_SCHEMA: Final = _schema(
+    "One row for each instance of which at least one frame was read; a still is a clip of one frame.",
+    *_KEYS,
+    _field("sop_class", pa.string(), "Name of the SOP class."),
+    _field("transfer_syntax", pa.string(), "Name of the transfer syntax it came in."),
+    _MANUFACTURER,
+    _DICOM_MODE,
+    _field("rows", pa.int32(), "Height of a frame before it was shrunk.", "px"),
+    _field("columns", pa.int32(), "Width of a frame before it was shrunk.", "px"),
+    _field("number_of_frames_declared", pa.int32(), "Frames the header promises."),
+    _field("number_of_frames", pa.int32(), "Frames that were read, which are the rows in `frames`."),
+    _FRAME_TIME,
+    _field("view", pa.string(), f"View of the clip: {VIEW_RULE}."),
+    _field("view_confidence", pa.float32(), "Mean probability of that view over the frames.", _PROBABILITY),
+    _field(
+        "view_probabilities",
+        _VIEW_PROBABILITIES,
+        "Mean probability of each view over the frames, in the order of `frames.view`.",
+        _PROBABILITY,
+    ),
+    _field(
+        "view_agreement_ratio",
+        pa.float32(),
+        "Share of the frames whose own view is that of the clip.",
+        _RATIO,
+    ),
+    _field("fov_area_ratio", pa.float32(), "Mean share of the frame inside the field of view.", _RATIO),
+    _field("number_of_a4c_frames", pa.int32(), "Frames whose view is a4c."),
+    _field(
+        "lv_area_ratio",
+        pa.float32(),
+        "Mean of `lv_area_ratio` over the a4c frames; null without any.",
+        _RATIO,
+        nullable=True,
+    ),
+    _field(
+        "lvh_probability",
+        pa.float32(),
+        "Mean of `lvh_probability` over the assessed frames; null without any.",
+        _PROBABILITY,
+        nullable=True,
+    ),
+    *_MODELS,
+)
+
+STUDIES_SCHEMA: Final = _schema(
+    "One row for each study that was processed, also where all of it was rejected.",
+    *_SUBJECT,
+    _field("revision", pa.int32(), "How often the study has changed at its sender; the newest replaces."),
+    _field(
+        "study_date",
+        pa.date32(),
+        "Earliest date of its clips, shifted by the subject's own number of days; null if none was kept.",
+        "day",
+        nullable=True,
+    ),
+    _field("patient_age_years", pa.int32(), "Age; 90 stands for 90 and over.", "year", nullable=True),
+    _field("patient_sex", pa.string(), "M, F or O; null if none was kept.", nullable=True),
+    _MANUFACTURER,
+    _field("number_of_instances", pa.int32(), "Instances received."),
+    _field("number_of_clips", pa.int32(), "Instances of which at least one frame was read."),
+    _field("number_of_frames", pa.int32(), "Frames read."),
+    _field("number_of_rejections", pa.int32(), "Rows in `rejections`."),
+    _field(
+        "clips_by_view",
+        pa.map_(pa.string(), pa.int32()),
+        "Number of clips of each view that occurs, by view.",
+    ),
+    _field("number_of_lvh_clips", pa.int32(), "Clips with an `lvh_probability`."),
+    _field(
+        "lvh_probability",
+        pa.float32(),
+        "Probability of left ventricular hypertrophy of the study; null without an assessed clip.",
+        _PROBABILITY,
+        nullable=True,
+    ),
+    _field(
+        "lvh_rule",
+        pa.string(),
+        "The rule that made `lvh_probability`; null where that is null.",
+        nullable=True,
+    ),
+)
+
+REJECTIONS_SCHEMA: Final = _schema(
+    "One row for each instance that was not processed, or not to its end.",
+    *_KEYS,
+    _field("stage", pa.string(), "The step that rejected it."),
+    _field("reason", pa.string(), "Reason code."),
+    _field("frames_kept", pa.int32(), "Frames read before; they are in `frames`."),
+)
+
+A4C_SCHEMA: Final = _schema(
+    "Stored apical four-chamber frames, the raw material of the nightly pool; under `pool/a4c`.",
+    *_SUBJECT,
+    _field("instance_key", pa.string(), "Keyed hash that names the instance (the clip or still)."),
+    _field("frame_index", pa.int32(), "Index of the frame within its instance, from 0."),
+    _field("view_confidence", pa.float32(), "Probability of apical four chamber.", _PROBABILITY),
+    _field("fov_area_ratio", pa.float32(), "Share of the frame inside the field of view.", _RATIO),
+    _field(
+        "lv_area_ratio", pa.float32(), "Share of the frame inside the left ventricle's epicardium.", _RATIO
+    ),
+    _field(
+        "frame",
+        pa.binary(FRAME_ROWS * FRAME_COLUMNS),
+        f"Grey frame, {FRAME_ROWS} x {FRAME_COLUMNS}, row by row, 0 outside the field of view.",
+        "grey level 0 to 255",
+    ),
+)
+
+RESULT_SCHEMAS: Final = {
+    "frames": FRAMES_SCHEMA,
+    "clips": CLIPS_SCHEMA,
+    "studies": STUDIES_SCHEMA,
+    "rejections": REJECTIONS_SCHEMA,
+}
+"""The tables under the results folder, by name."""
+
+PARTITION_SCHEMA: Final = _schema(
+    "Columns that the path of a result file gives; every view of `echobeam query` has them too.",
+    _field(
+        "study_year",
+        pa.int32(),
+        f"Year of the shifted study date; {NO_STUDY_YEAR} where there is none.",
+        "year",
+    ),
+    _field("bucket", pa.string(), "First two hexadecimal digits of a hash of the study key."),
+)

@@ -1,0 +1,61 @@
+"""Sections `[worker]` and `[retrain]` of the configuration."""
+
+from typing import Final, Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from beam_jobs.retrain_settings import RetrainSettings
+from dicom_listener.settings import Port, RootedPath, SectionSettings, default_ledger_url
+
+__all__ = ["SECTION", "RetrainSettings", "WorkerSettings"]
+
+SECTION: Final = "worker"
+
+
+class WorkerSettings(SectionSettings):
+    """Section `[worker]`: how complete studies become tables."""
+
+    model_config = SettingsConfigDict(env_prefix="ECHOBEAM_WORKER_")
+
+    http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
+    http_port: Port = Field(9109, description="HTTP port; 0 takes a free one.")
+    studies_per_batch: int = Field(8, ge=1, description="Most studies in one pipeline.")
+    batch_size: int = Field(64, ge=1, description="Most frames in one call of a network.")
+    threads: int = Field(0, ge=0, description="Threads of TensorFlow; 0 uses every core.")
+    lease_s: float = Field(
+        300,
+        ge=1,
+        description="A worker that is silent for so long loses its claims (seconds); a live one renews them.",
+    )
+    max_attempts: int = Field(3, ge=1, description="Attempts after which a study is failed.")
+    poll_s: float = Field(
+        1.0, gt=0, description="How often to look for studies when there are none (seconds)."
+    )
+    fov_frames_per_clip: int | Literal["all"] = Field(
+        3,
+        description="Frames of a clip in which the field of view is looked for; `all` is the paper's way.",
+    )
+    pool_frames_per_clip: int = Field(
+        32, ge=0, description="Most apical four-chamber frames of a clip stored for the nightly pool."
+    )
+    beam_options: list[str] = Field(default_factory=list, description="Options passed to Beam as they are.")
+    spool: RootedPath = Field(
+        default_factory=lambda data: data["root"] / "spool", description="Folder of received instances."
+    )
+    results: RootedPath = Field(
+        default_factory=lambda data: data["root"] / "results", description="Folder of the tables."
+    )
+    pool: RootedPath = Field(
+        default_factory=lambda data: data["root"] / "pool", description="Folder of the stored frames."
+    )
+    models: RootedPath = Field(
+        default_factory=lambda data: data["root"] / "models", description="The model registry."
+    )
+    key_file: RootedPath = Field(
+        default_factory=lambda data: data["root"] / "secret.key",
+        description="File with the secret of the pseudonyms; made on first use, mode 0600.",
+    )
+    ledger_url: str = Field(
+        default_factory=default_ledger_url, repr=False, description="SQLAlchemy URL of the ledger."
+    )

@@ -1,0 +1,373 @@
+"""Write the tables of one study: rows first, then files, then all in place at once.
+
+    <results>/<table>/study_year=<year>/bucket=<xx>/<study_key>.parquet
+    <pool>/a4c/bucket=<xx>/<study_key>.parquet
+
+The same study gives the same bytes. Files are written and synced under `.unfinished/` of the same
+folder and renamed into place; what an older revision left in another partition, or in a table that is
+empty now, is removed just before. So a reader sees each row of a study at most once, whenever it looks.
+"""
+
+import datetime as dt
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_jobs.inference import a4c_indexes, spread
+from beam_jobs.records import CollectedStudy, PredictedChunk, Rejection, WrittenStudy
+from beam_jobs.schemas import (
+    A4C_SCHEMA,
+    CLIPS_SCHEMA,
+    FRAMES_SCHEMA,
+    LVH_RULE,
+    NO_STUDY_YEAR,
+    REJECTIONS_SCHEMA,
+    STUDIES_SCHEMA,
+)
+from echo_models.views import A4C, VIEWS
+
+CONFIDENCE_TENTHS: Final = 10
+
+_UNFINISHED: Final = ".unfinished"
+_ABANDONED_S: Final = 3600.0
+"""Nobody writes one study's files for an hour: what is older was left by a process that was killed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StudyTables:
+    """The rows of one study.
+
+    Attributes:
+        study_year: year of the shifted study date, or `NO_STUDY_YEAR`.
+        results: frames, clips, rejections and studies, in the order in which they are put in place.
+        a4c: the frames stored for the pool.
+    """
+
+    study_key: str
+    study_year: int
+    results: Mapping[str, pa.Table]
+    a4c: pa.Table
+
+
+def build_tables(study: CollectedStudy, *, pool_frames_per_clip: int) -> StudyTables:
+    """Make the rows of a study out of its records.
+
+    Args:
+        study: its records, in order.
+        pool_frames_per_clip: the most frames of one clip to store for the pool.
+    """
+    clips = [
+        list(chunks) for _, chunks in groupby(study.chunks, key=lambda chunk: chunk.placement.instance_key)
+    ]
+    clip_rows = [_clip_row(chunks) for chunks in clips]
+    study_row = _study_row(study, clip_rows)
+    date = study_row["study_date"]
+    return StudyTables(
+        study_key=study.study_key,
+        study_year=NO_STUDY_YEAR if date is None else date.year,
+        results={
+            "frames": pa.Table.from_batches([_frame_rows(chunk) for chunk in study.chunks], FRAMES_SCHEMA),
+            "clips": pa.Table.from_pylist(clip_rows, CLIPS_SCHEMA),
+            "rejections": pa.Table.from_pylist(
+                [_rejection_row(rejection) for rejection in study.rejections], REJECTIONS_SCHEMA
+            ),
+            "studies": pa.Table.from_pylist([study_row], STUDIES_SCHEMA),
+        },
+        a4c=pa.Table.from_batches(
+            [batch for chunks in clips for batch in _pool_rows(chunks, pool_frames_per_clip)], A4C_SCHEMA
+        ),
+    )
+
+
+def summarize(study: CollectedStudy, tables: StudyTables, *, committed: bool) -> WrittenStudy:
+    """Count what was written, for log lines and metrics."""
+    frames = tables.results["frames"]
+    views = frames["view"].value_counts().to_pylist()
+    confidences = frames["view_confidence"].to_numpy()
+    tenths = np.minimum((confidences * CONFIDENCE_TENTHS).astype(int), CONFIDENCE_TENTHS - 1)
+    reasons = tables.results["rejections"]["reason"].value_counts().to_pylist()
+    models = {
+        model
+        for chunk in study.chunks
+        for model in (chunk.fov_model, chunk.view_model, chunk.lv_model, chunk.lvh_model)
+        if model is not None
+    }
+    return WrittenStudy(
+        study_key=study.study_key,
+        revision=study.revision,
+        committed=committed,
+        clips=tables.results["clips"].num_rows,
+        frames=frames.num_rows,
+        frames_by_view={view["values"]: view["counts"] for view in views},
+        confidence_counts=tuple(np.bincount(tenths, minlength=CONFIDENCE_TENTHS).tolist()),
+        rejections_by_reason={reason["values"]: reason["counts"] for reason in reasons},
+        models=tuple(sorted(models)),
+    )
+
+
+# ---------------------------------------------------------------------- rows
+
+
+def _frame_rows(chunk: PredictedChunk) -> pa.RecordBatch:
+    count = len(chunk.view_probabilities)
+
+    def same(value: Any) -> pa.Array:
+        """Repeat one value over all rows."""
+        return pa.repeat(value, count)
+
+    names = np.asarray(VIEWS, dtype=object)[chunk.view_probabilities.argmax(axis=1)]
+    columns = {
+        **{name: same(value) for name, value in _keys(chunk).items()},
+        "frame_index": _indexes(chunk, np.arange(count)),
+        "frame_time_ms": same(pa.scalar(chunk.header.frame_time_ms, pa.float64())),
+        "dicom_mode": same(chunk.header.dicom_mode),
+        "view": pa.array(names, pa.string()),
+        "view_confidence": pa.array(chunk.view_probabilities.max(axis=1), pa.float32()),
+        "view_probabilities": pa.FixedSizeListArray.from_arrays(
+            pa.array(chunk.view_probabilities.reshape(-1), pa.float32()),
+            type=FRAMES_SCHEMA.field("view_probabilities").type,
+        ),
+        "fov_area_ratio": pa.array(chunk.fov_area_ratios, pa.float32()),
+        "lv_area_ratio": pa.array(chunk.lv_area_ratios, pa.float32(), from_pandas=True),
+        "lvh_probability": pa.array(chunk.lvh_probabilities, pa.float32(), from_pandas=True),
+        **{name: same(pa.scalar(value, pa.string())) for name, value in _models([chunk]).items()},
+    }
+    return pa.record_batch([columns[name] for name in FRAMES_SCHEMA.names], schema=FRAMES_SCHEMA)
+
+
+def _clip_row(chunks: Sequence[PredictedChunk]) -> dict[str, Any]:
+    """Sum up the chunks of one instance."""
+    header = chunks[0].header
+    probabilities = np.concatenate([chunk.view_probabilities for chunk in chunks])
+    mean = probabilities.mean(axis=0, dtype=np.float64)
+    view = int(mean.argmax())
+    return {
+        **_keys(chunks[0]),
+        "sop_class": header.sop_class,
+        "transfer_syntax": header.transfer_syntax,
+        "manufacturer": header.manufacturer,
+        "dicom_mode": header.dicom_mode,
+        "rows": header.rows,
+        "columns": header.columns,
+        "number_of_frames_declared": header.number_of_frames,
+        "number_of_frames": len(probabilities),
+        "frame_time_ms": header.frame_time_ms,
+        "view": VIEWS[view],
+        "view_confidence": mean[view],
+        "view_probabilities": mean,
+        "view_agreement_ratio": (probabilities.argmax(axis=1) == view).mean(),
+        "fov_area_ratio": _mean([chunk.fov_area_ratios for chunk in chunks]),
+        "number_of_a4c_frames": len(a4c_indexes(probabilities)),
+        "lv_area_ratio": _mean([chunk.lv_area_ratios for chunk in chunks]),
+        "lvh_probability": _mean([chunk.lvh_probabilities for chunk in chunks]),
+        **_models(chunks),
+    }
+
+
+def _study_row(study: CollectedStudy, clips: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    headers = [chunk.header for chunk in study.chunks]
+    dates = sorted(header.study_date for header in headers if header.study_date is not None)
+    assessed = [clip["lvh_probability"] for clip in clips if clip["lvh_probability"] is not None]
+    views = [clip["view"] for clip in clips]
+    records: list[PredictedChunk | Rejection] = [*study.chunks, *study.rejections]
+    return {
+        "subject_key": study.subject_key,
+        "study_key": study.study_key,
+        "revision": study.revision,
+        "study_date": dt.date.fromisoformat(dates[0]) if dates else None,
+        "patient_age_years": _first(header.patient_age_years for header in headers),
+        "patient_sex": _first(header.patient_sex for header in headers),
+        "manufacturer": _first(header.manufacturer for header in headers),
+        "number_of_instances": records[0].placement.instances_in_study,
+        "number_of_clips": len(clips),
+        "number_of_frames": sum(clip["number_of_frames"] for clip in clips),
+        "number_of_rejections": len(study.rejections),
+        "clips_by_view": [(view, views.count(view)) for view in VIEWS if view in views],
+        "number_of_lvh_clips": len(assessed),
+        "lvh_probability": float(np.mean(assessed)) if assessed else None,
+        "lvh_rule": LVH_RULE if assessed else None,
+    }
+
+
+def _rejection_row(rejection: Rejection) -> dict[str, Any]:
+    return {
+        **_keys(rejection),
+        "stage": rejection.stage,
+        "reason": rejection.reason.value,
+        "frames_kept": rejection.frames_kept,
+    }
+
+
+def _pool_rows(chunks: Sequence[PredictedChunk], most: int) -> Iterator[pa.RecordBatch]:
+    """Choose evenly among the frames that the chunks of one clip offer."""
+    offered = [len(chunk.pool_indexes) for chunk in chunks]
+    chosen = spread(sum(offered), most)
+    for chunk, end in zip(chunks, np.cumsum(offered), strict=True):
+        local = chosen - (end - len(chunk.pool_indexes))
+        places = local[(local >= 0) & (local < len(chunk.pool_indexes))]
+        if not len(places):
+            continue
+        index = chunk.pool_indexes[places]
+        columns = {
+            **{name: pa.repeat(value, len(index)) for name, value in _keys(chunk).items()},
+            "frame_index": _indexes(chunk, index),
+            "view_confidence": pa.array(chunk.view_probabilities[index, VIEWS.index(A4C)], pa.float32()),
+            "fov_area_ratio": pa.array(chunk.fov_area_ratios[index], pa.float32()),
+            "lv_area_ratio": pa.array(chunk.lv_area_ratios[index], pa.float32()),
+            "frame": pa.array(
+                [frame.tobytes() for frame in chunk.pool_frames[places]], A4C_SCHEMA.field("frame").type
+            ),
+        }
+        yield pa.record_batch([columns[name] for name in A4C_SCHEMA.names], schema=A4C_SCHEMA)
+
+
+def _keys(record: PredictedChunk | Rejection) -> dict[str, str]:
+    placement = record.placement
+    return {
+        "subject_key": placement.subject_key,
+        "study_key": placement.study_key,
+        "series_key": placement.series_key,
+        "instance_key": placement.instance_key,
+    }
+
+
+def _models(chunks: Sequence[PredictedChunk]) -> dict[str, str | None]:
+    return {
+        name: _first(getattr(chunk, name) for chunk in chunks)
+        for name in ("fov_model", "view_model", "lv_model", "lvh_model")
+    }
+
+
+def _indexes(chunk: PredictedChunk, local: npt.NDArray[np.int64]) -> pa.Array:
+    return pa.array(chunk.first_frame_index + local, pa.int32())
+
+
+def _mean(parts: Sequence[npt.NDArray[np.float32]]) -> float | None:
+    """Average what is known, None if nothing is."""
+    values = np.concatenate(parts)
+    known = values[~np.isnan(values)]
+    return float(known.mean(dtype=np.float64)) if len(known) else None
+
+
+def _first(values: Iterator[Any]) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+# ---------------------------------------------------------------------- files
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """One table of a study: where its file waits, if it has rows, and what it takes the place of."""
+
+    waiting: Path | None
+    target: Path
+    replaces: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StagedStudy:
+    """Files of one study, complete and synced, that nobody can see yet."""
+
+    tables: tuple[_Placed, ...]
+
+    def put_in_place(self) -> None:
+        """Make the files of the study these, in every table: renames and removals only."""
+        for table in self.tables:
+            for old in table.replaces:
+                old.unlink(missing_ok=True)
+                _sync(old.parent)
+            if table.waiting is not None:
+                table.waiting.replace(table.target)
+                _sync(table.target.parent)
+
+
+@contextmanager
+def staged(tables: StudyTables, results: Path, pool: Path) -> Iterator[StagedStudy]:
+    """Write the files of a study where they wait to be put in place; drop them when the block ends."""
+    bucket = f"bucket={bucket_of(tables.study_key)}"
+    file = f"{tables.study_key}.parquet"
+    year = f"study_year={tables.study_year}"
+    with ExitStack() as stack:
+        rooms = {root: stack.enter_context(_room(root)) for root in {results, pool}}
+
+        def stage(root: Path, name: str, partitions: tuple[str, ...], rows: pa.Table) -> _Placed:
+            target = root.joinpath(name, *partitions, file)
+            others = root.joinpath(name).glob("/".join(["*"] * (len(partitions) - 1) + [bucket, file]))
+            if not rows.num_rows:
+                return _Placed(None, target, tuple(others))
+            waiting = rooms[root] / f"{name}.parquet"
+            _write(rows, waiting)
+            _make_folders(target.parent)
+            return _Placed(waiting, target, tuple(other for other in others if other != target))
+
+        placed = [stage(pool, A4C, (bucket,), tables.a4c)]
+        placed += [stage(results, name, (year, bucket), rows) for name, rows in tables.results.items()]
+        yield StagedStudy(tuple(placed))
+
+
+def bucket_of(study_key: str) -> str:
+    """Give the bucket of a study: two hexadecimal digits, evenly spread."""
+    return hashlib.sha256(study_key.encode()).hexdigest()[:2]
+
+
+def sweep_unfinished(root: Path, *, now: float) -> int:
+    """Remove what killed processes left unfinished under a folder.
+
+    Args:
+        root: the results or the pool.
+        now: seconds since the epoch.
+
+    Returns:
+        how many unfinished studies were removed.
+    """
+    abandoned = [
+        room for room in root.joinpath(_UNFINISHED).glob("*") if room.stat().st_mtime < now - _ABANDONED_S
+    ]
+    for room in abandoned:
+        shutil.rmtree(room, ignore_errors=True)
+    return len(abandoned)
+
+
+@contextmanager
+def _room(root: Path) -> Iterator[Path]:
+    unfinished = root / _UNFINISHED
+    unfinished.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=unfinished, ignore_cleanup_errors=True) as room:
+        yield Path(room)
+
+
+def _write(rows: pa.Table, path: Path) -> None:
+    with path.open("wb") as file:
+        pq.write_table(rows, file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _make_folders(folder: Path) -> None:
+    """Make a folder and those above it, so that they outlive a power cut."""
+    missing = [folder, *folder.parents]
+    missing = missing[: next(place for place, path in enumerate(missing) if path.exists())]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,414 @@
+"""The steps from claimed studies to committed tables: Beam wiring around plain functions.
+
+No step needs a window, a trigger, a timer or the end of its input: every record says how many its
+study has. From `ReadInstances` to the last model everything fuses into one stage; only references go
+into it through a shuffle, and only predictions and a few stored frames come out.
+
+Whatever rejects an instance is a second output of its step and joins again at `CollectStudies`.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import apache_beam as beam
+from apache_beam.coders import FastPrimitivesCoder
+from apache_beam.ml.inference.base import RunInference
+from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
+from pydicom import Dataset
+
+from beam_jobs.deid import (
+    CleanInstance,
+    Pseudonymizer,
+    RejectedError,
+    deidentify_instance,
+    read_instance,
+)
+from beam_jobs.frames import flatten_frames
+from beam_jobs.inference import keep_predictions
+from beam_jobs.model_handlers import (
+    FieldOfViewModelHandler,
+    HypertrophyModelHandler,
+    LeftVentricleModelHandler,
+    ViewModelHandler,
+)
+from beam_jobs.records import (
+    CollectedStudy,
+    InstanceReference,
+    Placement,
+    PredictedChunk,
+    Reason,
+    Rejection,
+    StudyClaim,
+    WrittenStudy,
+)
+from beam_jobs.tables import build_tables, staged, summarize
+from dicom_listener.errors import ClaimLostError
+from dicom_listener.ledger import Ledger
+
+_MAIN: Final = "main"
+_REJECTIONS: Final = "rejections"
+
+Record = PredictedChunk | Rejection
+"""What is collected of a study."""
+
+
+class PlacedDataset(NamedTuple):
+    """The header of an instance as it was read, before it goes through the door."""
+
+    placement: Placement
+    ds: Dataset
+
+
+# ---------------------------------------------------------------------- reading
+
+
+@dataclass
+class ReadInstances(beam.PTransform):
+    """Read the header of every instance of the claimed studies from the spool.
+
+    Takes a PCollection of `StudyClaim`. Gives one of `PlacedDataset`, one per instance, and
+    rejections: a file that is missing, altered or unreadable.
+    """
+
+    spool: Path
+
+    def expand(self, claims: beam.PCollection) -> Any:
+        """Wire the step."""
+        return claims | beam.ParDo(_ReadInstancesFn(str(self.spool))).with_outputs(_REJECTIONS, main=_MAIN)
+
+
+class _ReadInstancesFn(beam.DoFn):
+    def __init__(self, spool: str) -> None:
+        self._spool = spool
+
+    def process(self, claim: StudyClaim) -> Iterator[Any]:
+        for reference in claim.instances:
+            placement = Placement(
+                claim_token=claim.claim_token,
+                study_key=claim.study_key,
+                subject_key=claim.subject_key,
+                revision=claim.revision,
+                instances_in_study=len(claim.instances),
+                series_key=reference.series_key,
+                instance_key=reference.instance_key,
+            )
+            try:
+                yield PlacedDataset(placement, self._read(reference))
+            except RejectedError as error:
+                yield _rejected(placement, ReadInstances, error)
+
+    def _read(self, reference: InstanceReference) -> Dataset:
+        path = Path(self._spool) / reference.path
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise RejectedError(Reason.MISSING_FILE) from None
+        if digest != reference.sha256:
+            raise RejectedError(Reason.DIGEST_MISMATCH)
+        return read_instance(path)
+
+
+@dataclass
+class DeidentifyInstances(beam.PTransform):
+    """Take the patient out of every instance.
+
+    Takes a PCollection of `PlacedDataset`. Gives one of `CleanInstance`, at most one per element, and
+    rejections: what has no pixels, is not ultrasound, or cannot be decoded.
+    """
+
+    key_file: Path
+
+    def expand(self, instances: beam.PCollection) -> Any:
+        """Wire the step."""
+        return instances | beam.ParDo(_DeidentifyInstancesFn(str(self.key_file))).with_outputs(
+            _REJECTIONS, main=_MAIN
+        )
+
+
+class _DeidentifyInstancesFn(beam.DoFn):
+    def __init__(self, key_file: str) -> None:
+        self._key_file = key_file  # the path and not the key: a DoFn is pickled
+
+    def setup(self) -> None:
+        self._pseudonymizer = Pseudonymizer.from_key_file(Path(self._key_file))
+
+    def process(self, instance: PlacedDataset) -> Iterator[Any]:
+        try:
+            yield deidentify_instance(instance.ds, instance.placement, self._pseudonymizer)
+        except RejectedError as error:
+            yield _rejected(instance.placement, DeidentifyInstances, error)
+
+
+@dataclass
+class FlattenFrames(beam.PTransform):
+    """Decode every frame to grey, 120 x 160, clean.
+
+    Takes a PCollection of `CleanInstance`. Gives one of `Chunk`, at least one per instance that can
+    be decoded, and rejections: an instance, or the rest of one, that cannot.
+    """
+
+    def expand(self, instances: beam.PCollection) -> Any:
+        """Wire the step."""
+        return instances | beam.FlatMap(_flatten).with_outputs(_REJECTIONS, main=_MAIN)
+
+
+def _flatten(instance: CleanInstance) -> Iterator[Any]:
+    try:
+        yield from flatten_frames(instance)
+    except RejectedError as error:
+        yield _rejected(instance.placement, FlattenFrames, error)
+
+
+def _rejected(placement: Placement, stage: type[beam.PTransform], error: RejectedError) -> Any:
+    rejection = Rejection(placement, stage.__name__, error.reason, error.frames_kept, error.parts)
+    return TaggedOutput(_REJECTIONS, rejection)
+
+
+# ---------------------------------------------------------------------- models
+
+
+@dataclass
+class SegmentFieldOfView(beam.PTransform):
+    """Find the field of view of every chunk.
+
+    Takes a PCollection of `Chunk`. Gives one of `SegmentedChunk`, one per element.
+
+    Attributes:
+        models: folder of the registry.
+        frames_per_clip: frames of a chunk to segment; None for all.
+        batch_size: frames in one call of the network.
+    """
+
+    models: Path
+    frames_per_clip: int | None
+    batch_size: int
+
+    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
+        """Wire the step."""
+        return chunks | RunInference(
+            FieldOfViewModelHandler(
+                self.models, frames_per_clip=self.frames_per_clip, batch_size=self.batch_size
+            )
+        )
+
+
+@dataclass
+class ClassifyViews(beam.PTransform):
+    """Name the view of every frame.
+
+    Takes a PCollection of `SegmentedChunk`. Gives one of `ClassifiedChunk`, one per element.
+    """
+
+    models: Path
+    batch_size: int
+
+    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
+        """Wire the step."""
+        return chunks | RunInference(ViewModelHandler(self.models, batch_size=self.batch_size))
+
+
+@dataclass
+class SegmentLeftVentricle(beam.PTransform):
+    """Outline the left ventricle in apical four-chamber frames; other frames pass through.
+
+    Takes a PCollection of `ClassifiedChunk`. Gives one of `OutlinedChunk`, one per element.
+    """
+
+    models: Path
+    batch_size: int
+
+    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
+        """Wire the step."""
+        return chunks | RunInference(LeftVentricleModelHandler(self.models, batch_size=self.batch_size))
+
+
+@dataclass
+class ClassifyHypertrophy(beam.PTransform):
+    """Estimate hypertrophy from the first frames of apical four-chamber clips; others pass through.
+
+    Takes a PCollection of `OutlinedChunk`. Gives one of `AssessedChunk`, one per element.
+    """
+
+    models: Path
+    batch_size: int
+
+    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
+        """Wire the step."""
+        return chunks | RunInference(HypertrophyModelHandler(self.models, batch_size=self.batch_size))
+
+
+@dataclass
+class KeepPredictions(beam.PTransform):
+    """Let go of all frames but those that may be stored for the pool.
+
+    Takes a PCollection of `AssessedChunk`. Gives one of `PredictedChunk`, one per element.
+    """
+
+    pool_frames_per_clip: int
+
+    def expand(self, chunks: beam.PCollection) -> beam.PCollection:
+        """Wire the step."""
+        return chunks | beam.Map(partial(keep_predictions, pool_frames_per_clip=self.pool_frames_per_clip))
+
+
+# ---------------------------------------------------------------------- collecting
+
+
+@dataclass
+class CollectStudies(beam.PTransform):
+    """Bring together the records of each claim, and let the study go once all have come.
+
+    Takes a PCollection of `PredictedChunk` and `Rejection`. Gives one of `CollectedStudy`, one per
+    claim, as soon as every instance is closed and all its parts are there, in whatever order.
+    """
+
+    def expand(self, records: Any) -> beam.PCollection:
+        """Wire the step.
+
+        Each of the collections is keyed by itself, so that what is flattened is small already.
+        """
+        keyed = [
+            collection | f"Key[{number}]" >> beam.Map(_by_claim).with_output_types(tuple[str, Any])
+            for number, collection in enumerate(records)
+        ]
+        return keyed | beam.Flatten() | beam.ParDo(_CollectStudiesFn())
+
+
+def _by_claim(record: Record) -> tuple[str, Record]:
+    return record.placement.claim_token, record
+
+
+class StudyProgress:
+    """Which records of a study have come; small, while the records may be many."""
+
+    def __init__(self) -> None:
+        self._came: dict[str, set[int]] = {}
+        self._parts: dict[str, int] = {}
+
+    def note(self, record: Record) -> bool:
+        """Note a record.
+
+        Returns:
+            False if it had come before, as a runner that repeats a bundle may bring it again.
+        """
+        key = record.placement.instance_key
+        place = record.first_frame_index if isinstance(record, PredictedChunk) else -1
+        came = self._came.setdefault(key, set())
+        if place in came:
+            return False
+        came.add(place)
+        if record.parts:
+            self._parts[key] = record.parts
+        return True
+
+    def is_complete(self, instances_in_study: int) -> bool:
+        """Say whether every instance is closed and all its parts have come."""
+        return len(self._parts) == instances_in_study and all(
+            len(self._came[key]) == parts for key, parts in self._parts.items()
+        )
+
+
+class _CollectStudiesFn(beam.DoFn):
+    RECORDS = BagStateSpec("records", FastPrimitivesCoder())
+    PROGRESS = ReadModifyWriteStateSpec("progress", FastPrimitivesCoder())
+
+    def process(
+        self,
+        keyed: tuple[str, Record],
+        records: Any = beam.DoFn.StateParam(RECORDS),  # noqa: B008 - how Beam names a DoFn's state
+        progress: Any = beam.DoFn.StateParam(PROGRESS),  # noqa: B008
+    ) -> Iterator[CollectedStudy]:
+        _, record = keyed
+        noted = progress.read() or StudyProgress()
+        if not noted.note(record):
+            return
+        if not noted.is_complete(record.placement.instances_in_study):
+            records.add(record)
+            progress.write(noted)
+            return
+        study = collect([*records.read(), record])
+        records.clear()
+        progress.clear()
+        yield study
+
+
+def collect(records: Iterable[Record]) -> CollectedStudy:
+    """Put all the records of one study in an order that does not depend on their arrival."""
+    chunks, rejections = [], []
+    for record in records:
+        if isinstance(record, PredictedChunk):
+            chunks.append(record)
+        else:
+            rejections.append(record)
+    chunks.sort(key=lambda chunk: (*_place_of(chunk), chunk.first_frame_index))
+    rejections.sort(key=_place_of)
+    placement = (chunks or rejections)[0].placement
+    return CollectedStudy(
+        claim_token=placement.claim_token,
+        study_key=placement.study_key,
+        subject_key=placement.subject_key,
+        revision=placement.revision,
+        chunks=tuple(chunks),
+        rejections=tuple(rejections),
+    )
+
+
+def _place_of(record: Record) -> tuple[str, str]:
+    return record.placement.series_key, record.placement.instance_key
+
+
+# ---------------------------------------------------------------------- writing
+
+
+@dataclass
+class WriteStudies(beam.PTransform):
+    """Write the tables of each study and, in the same moment, tell the ledger that it is done.
+
+    Takes a PCollection of `CollectedStudy`. Gives one of `WrittenStudy`, one per element; a study
+    whose claim was lost meanwhile is not written, because somebody else has it.
+
+    Attributes:
+        clock: gives the time in seconds since the epoch; only the ledger sees it.
+    """
+
+    results: Path
+    pool: Path
+    ledger_url: str = field(repr=False)
+    pool_frames_per_clip: int
+    clock: Callable[[], float] = time.time
+
+    def expand(self, studies: beam.PCollection) -> beam.PCollection:
+        """Wire the step."""
+        return studies | beam.ParDo(_WriteStudiesFn(self))
+
+
+class _WriteStudiesFn(beam.DoFn):
+    def __init__(self, step: WriteStudies) -> None:
+        self._results, self._pool = step.results, step.pool
+        self._ledger_url = step.ledger_url
+        self._pool_frames_per_clip = step.pool_frames_per_clip
+        self._clock = step.clock
+
+    def setup(self) -> None:
+        self._ledger = Ledger(self._ledger_url)
+
+    def process(self, study: CollectedStudy) -> Iterator[WrittenStudy]:
+        tables = build_tables(study, pool_frames_per_clip=self._pool_frames_per_clip)
+        committed = True
+        with staged(tables, self._results, self._pool) as files:
+            try:
+                with self._ledger.committing(study.claim_token, now=self._clock()):
+                    files.put_in_place()
+            except ClaimLostError:
+                committed = False
+        yield summarize(study, tables, committed=committed)
+
+    def teardown(self) -> None:
+        self._ledger.close()
