@@ -25,7 +25,8 @@ from beam_jobs.inference import (
 )
 from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS, AssessedChunk, Chunk, Placement
 from beam_jobs.sheet import Tile, draw_sheet
-from echo_models.bundle import Bundle
+from echo_models.bundle import Bundle, load_bundle_cached
+from echo_models.registry import Registry
 from echo_models.views import VIEWS
 
 PREDICTED: Final = "predicted view and its probability · probability of hypertrophy (LVH)"
@@ -129,3 +130,13 @@ def tiles_of(chunk: AssessedChunk, exhibit: Exhibit) -> Iterator[Tile]:
             caption=exhibit.caption,
             verdict=verdict,
         )
+
+
+def load_models(registry: Registry) -> Models:
+    """Load the four models that are in production.
+
+    Raises:
+        NotInRegistryError: if a task has none.
+        BundleError: if a bundle is not whole.
+    """
+    return Models(*(load_bundle_cached(registry.resolve(task)) for task in ("fov", "view", "lv", "lvh")))

@@ -13,16 +13,29 @@ from typing import Any, Final
 import click
 import pyarrow as pa
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
+
+from beam_jobs import schemas
+from beam_jobs.command import VERBS
+from beam_jobs.command import main as echobeam
+from beam_jobs.metrics import WorkerMetrics
+from beam_jobs.retrain_metrics import RetrainMetrics
+from beam_jobs.settings import RetrainSettings, WorkerSettings
+from dicom_listener.ledger import Ledger
+from dicom_listener.metrics import LedgerCollector, ListenerMetrics
+from dicom_listener.settings import ListenerSettings
 
 REFERENCE: Final = Path(__file__).parent / "reference"
+SECTIONS: Final[dict[str, Any]] = {
+    "listener": ListenerSettings,
+    "worker": WorkerSettings,
+    "retrain": RetrainSettings,
+}
 NOTE: Final = "<!-- Written by docs/generate.py. Change the code, then run `make docs`. -->\n\n"
 
 
 def configuration_page() -> str:
     """Describe every setting of every section."""
-    from beam_jobs.settings import RetrainSettings, WorkerSettings
-    from dicom_listener.settings import ListenerSettings
-
     parts = [
         "# Configuration\n\n",
         "One file, `echobeam.toml` in the root folder; every section and every name in it is optional. ",
@@ -30,8 +43,7 @@ def configuration_page() -> str:
         "is not listed here is refused, and all faults of a start are reported at once (exit code 2). ",
         "Relative paths start at the root.\n",
     ]
-    sections = (("listener", ListenerSettings), ("worker", WorkerSettings), ("retrain", RetrainSettings))
-    for section, settings in sections:
+    for section, settings in SECTIONS.items():
         parts.append(f"\n## [{section}]\n\n{first_line(settings.__doc__)}\n\n")
         parts.append("| name | environment variable | type | default | what |\n|---|---|---|---|---|\n")
         prefix = settings.model_config.get("env_prefix", "")
@@ -40,7 +52,7 @@ def configuration_page() -> str:
                 continue
             parts.append(
                 f"| `{name}` | `{prefix}{name.upper()}` | {type_words(field.annotation)} "
-                f"| {default_words(field, settings)} | {field.description} |\n"
+                f"| {default_words(field)} | {field.description} |\n"
             )
     return "".join(parts)
 
@@ -54,7 +66,7 @@ def type_words(annotation: Any) -> str:
     return text.removeprefix("<class '").removesuffix("'>").replace("|", "or").replace("NoneType", "none")
 
 
-def default_words(field: Any, settings: Any) -> str:
+def default_words(field: Any) -> str:
     """Show a default; a path that is made from the root is shown below `ROOT`."""
     if field.is_required():
         return "(required)"
@@ -71,15 +83,13 @@ def default_words(field: Any, settings: Any) -> str:
 
 def tables_page() -> str:
     """Describe every column of every table."""
-    from beam_jobs import schemas
-
     parts = [
         "# Tables\n\n",
         "Parquet, zstd, one file a study, replaced whole when the study is processed again. Partitions: ",
         "`study_year` (of the shifted date) and `bucket` (of the study's key). Keys are keyed hashes; they ",
         "join within and between the tables. `echobeam query` gives each table as a view of this name.\n",
     ]
-    for name, schema in all_schemas(schemas).items():
+    for name, schema in all_schemas().items():
         parts.append(f"\n## {name}\n\n")
         if schema.metadata and b"description" in schema.metadata:
             parts.append(f"{schema.metadata[b'description'].decode()}\n\n")
@@ -93,11 +103,11 @@ def tables_page() -> str:
     return "".join(parts)
 
 
-def all_schemas(module: Any) -> dict[str, pa.Schema]:
-    """Return every Arrow schema of a module, by table."""
+def all_schemas() -> dict[str, pa.Schema]:
+    """Return every Arrow schema, by table."""
     return {
         name.removesuffix("_SCHEMA").lower(): value
-        for name, value in vars(module).items()
+        for name, value in vars(schemas).items()
         if isinstance(value, pa.Schema)
     }
 
@@ -118,32 +128,44 @@ def metrics_page() -> str:
 
 
 def registries() -> dict[str, CollectorRegistry]:
-    """Return a fresh registry of each program, with all its metrics in it."""
-    raise NotImplementedError
+    """Return a registry of each program, with all its metrics in it."""
+    listener = CollectorRegistry()
+    ListenerMetrics(listener)
+    listener.register(LedgerCollector(Ledger("sqlite://")))
+    worker = CollectorRegistry()
+    WorkerMetrics(worker)
+    retrain = CollectorRegistry()
+    for metric in vars(RetrainMetrics()).values():  # a run registers only what it comes to know
+        if isinstance(metric, MetricWrapperBase):
+            retrain.register(metric)
+    return {"Listener": listener, "Worker": worker, "Nightly job": retrain}
 
 
-def described(registry: CollectorRegistry) -> Iterator[dict[str, Any]]:
-    """Yield name, type, labels and help of each metric, by name."""
-    collectors = {id(c): c for c in registry._names_to_collectors.values()}.values()  # noqa: SLF001
-    found = []
-    for collector in collectors:
-        labels = list(getattr(collector, "_labelnames", ()))
-        for metric in collector.collect():
-            name = f"{metric.name}_total" if metric.type == "counter" else metric.name
-            found.append(
-                {"name": name, "type": metric.type, "labels": labels, "help": metric.documentation}
-            )
-    yield from sorted(found, key=lambda metric: metric["name"])
+def described(registry: CollectorRegistry) -> list[dict[str, Any]]:
+    """Return name, type, labels and help of each metric, by name; none is asked for its value."""
+    collectors = dict.fromkeys(registry._names_to_collectors.values())  # noqa: SLF001 - there is no other list
+    found = [
+        {
+            "name": f"{metric.name}_total" if metric.type == "counter" else metric.name,
+            "type": metric.type,
+            "labels": list(getattr(metric, "_labelnames", ()) or getattr(collector, "_labelnames", ())),
+            "help": metric.documentation,
+        }
+        for collector in collectors
+        for metric in collector.describe()
+    ]
+    return sorted(found, key=lambda metric: metric["name"])
 
 
 def verbs_page() -> str:
     """Show the help of every verb, as the command prints it."""
-    from beam_jobs.command import VERBS, main
-
-    parts = ["# Verbs\n\n", "What `echobeam VERB --help` prints. Exit codes: [exit-codes.md](exit-codes.md).\n"]
-    context = help_context(main, "echobeam")
+    parts = [
+        "# Verbs\n\n",
+        "What `echobeam VERB --help` prints. Exit codes: [exit-codes.md](exit-codes.md).\n",
+    ]
+    context = help_context(echobeam, "echobeam")
     for name in VERBS:
-        command = main.get_command(context, name)
+        command = echobeam.get_command(context, name)
         parts.extend(help_of(command, f"echobeam {name}", 2))
     return "".join(parts)
 

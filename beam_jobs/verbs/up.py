@@ -6,9 +6,12 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
+
+DRAIN_OF_WORKER_S: Final = 120.0
+"""A worker finishes the batch it is at; killed later, its claims would only come back by themselves."""
 
 
 @click.command(
@@ -32,6 +35,7 @@ def up(root: Path, *, as_json: bool) -> None:
     Exit code 0 after a clean drain, 2 if the configuration is refused, 4 if a port is in use,
     1 if a service kept crashing or did not drain.
     """
+    from beam_jobs.settings import WorkerSettings  # noqa: PLC0415
     from beam_jobs.supervisor import Service, Supervisor  # noqa: PLC0415
     from dicom_listener.errors import SettingsError  # noqa: PLC0415
     from dicom_listener.log import configure_logging  # noqa: PLC0415
@@ -40,18 +44,19 @@ def up(root: Path, *, as_json: bool) -> None:
     configure_logging(quiet=False)
     root.mkdir(parents=True, exist_ok=True)
     try:
-        settings = load_section(ListenerSettings, "listener", root)
+        listener = load_section(ListenerSettings, "listener", root)
+        worker = load_section(WorkerSettings, "worker", root)
     except SettingsError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
 
     def announce(ready: Mapping[str, dict[str, Any]]) -> None:
         place = {
-            "ae_title": settings.ae_title,
-            "host": settings.host,
+            "ae_title": listener.ae_title,
+            "host": listener.host,
             "port": ready["listener"]["dicom_port"],
-            "listener_url": f"http://{settings.http_host}:{ready['listener']['http_port']}",
-            "worker_url": f"http://{settings.http_host}:{ready['worker']['http_port']}",
+            "listener_url": f"http://{listener.http_host}:{ready['listener']['http_port']}",
+            "worker_url": f"http://{worker.http_host}:{ready['worker']['http_port']}",
             "root": str(root),
         }
         click.echo(json.dumps(place) if as_json else announcement(place))
@@ -64,6 +69,7 @@ def up(root: Path, *, as_json: bool) -> None:
             Service("worker", (*echobeam, "work", "--root", str(root))),
         ),
         run_folder=root / "run",
+        drain_s=listener.drain_s + DRAIN_OF_WORKER_S,
         on_ready=announce,
         environment={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
