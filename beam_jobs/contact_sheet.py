@@ -15,6 +15,7 @@ import pydicom
 from beam_jobs.deid import deidentify_instance
 from beam_jobs.deid.errors import RejectedError
 from beam_jobs.deid.keys import Pseudonymizer
+from beam_jobs.deid.quiet import quiet_pydicom
 from beam_jobs.frames import flatten_frames
 from beam_jobs.inference import (
     classify_hypertrophy,
@@ -87,22 +88,26 @@ def read_clean(path: Path, pseudonymizer: Pseudonymizer) -> Chunk | None:
     Returns:
         Its first chunk; None if the door rejects it before that.
     """
-    dataset = pydicom.dcmread(path)
+    with quiet_pydicom():
+        dataset = pydicom.dcmread(path)
+        placement = _placement(dataset, pseudonymizer)
+        try:
+            return next(flatten_frames(deidentify_instance(dataset, placement, pseudonymizer)), None)
+        except RejectedError:
+            return None
+
+
+def _placement(dataset: pydicom.Dataset, pseudonymizer: Pseudonymizer) -> Placement:
     study = str(dataset.StudyInstanceUID)
-    subject_key = pseudonymizer.subject_key(str(dataset.get("PatientID") or ""), study)
-    placement = Placement(
+    return Placement(
         claim_token="",  # nothing is claimed: the picture is written, the ledger is not
         study_key=pseudonymizer.study_key(study),
-        subject_key=subject_key,
+        subject_key=pseudonymizer.subject_key(str(dataset.get("PatientID") or ""), study),
         revision=0,
         instances_in_study=1,
         series_key=pseudonymizer.series_key(str(dataset.get("SeriesInstanceUID") or "")),
         instance_key=pseudonymizer.instance_key(str(dataset.SOPInstanceUID)),
     )
-    try:
-        return next(flatten_frames(deidentify_instance(dataset, placement, pseudonymizer)), None)
-    except RejectedError:
-        return None
 
 
 def assess(chunk: Chunk, models: Models) -> AssessedChunk:

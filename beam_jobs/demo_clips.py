@@ -17,6 +17,8 @@ from pydicom import config
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 
+from beam_jobs.deid.quiet import quiet_pydicom
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -98,12 +100,15 @@ def describe_clips(files: Iterable[tuple[Path, str]]) -> tuple[list[Clip], list[
     skipped: list[Skipped] = []
     for path, what in files:
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            syntax = str(header.file_meta.TransferSyntaxUID)
+            with quiet_pydicom():
+                header = pydicom.dcmread(path, stop_before_pixels=True)
+                syntax = str(header.file_meta.TransferSyntaxUID)
+                study, instance = (
+                    str(header.get(name, "")) for name in ("StudyInstanceUID", "SOPInstanceUID")
+                )
         except (InvalidDicomError, AttributeError):
             skipped.append(Skipped(path.name, "not a DICOM file"))
             continue
-        study, instance = str(header.get("StudyInstanceUID", "")), str(header.get("SOPInstanceUID", ""))
         if not (_is_uid(study) and _is_uid(instance)):
             skipped.append(Skipped(path.name, "its Study or SOP Instance UID is missing or malformed"))
         elif any(clip.sop_instance_uid == instance for clip in clips):

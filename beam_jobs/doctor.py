@@ -245,8 +245,8 @@ def port_is_free(host: str, port: int) -> bool:
 def check_ledger(configuration: Configuration) -> Iterator[Finding]:
     """Open an existing ledger and count its studies; one that is not there yet is left alone."""
     from sqlalchemy.engine import make_url  # noqa: PLC0415
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
+    from dicom_listener.errors import LedgerUnavailableError  # noqa: PLC0415
     from dicom_listener.ledger import Ledger  # noqa: PLC0415
 
     if configuration.listener is None:
@@ -256,14 +256,13 @@ def check_ledger(configuration: Configuration) -> Iterator[Finding]:
         yield Finding("ledger", Outcome.OK, "not there yet; the listener makes it on its first start")
         return
     try:
-        counts = Ledger(configuration.listener.ledger_url).counts_by_state()
-    except SQLAlchemyError as error:
-        yield Finding(
-            "ledger",
-            Outcome.FAIL,
-            f"cannot be opened ({type(error).__name__})",
-            "check that the file is a ledger of echobeam and that this user may write it",
-        )
+        ledger = Ledger(configuration.listener.ledger_url)
+        try:
+            counts = ledger.counts_by_state()
+        finally:
+            ledger.close()
+    except LedgerUnavailableError as error:
+        yield Finding("ledger", Outcome.FAIL, str(error), "see that the file is a ledger this user may write")
         return
     found = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if count)
     failed = counts.get("failed", 0)
