@@ -3,8 +3,9 @@
 Synthetic data for training and tests; nothing here is a patient, and nothing here measures one.
 """
 
-from echo_models.phantom.clips import PhantomClip, UltrasoundRegion, generate_frames, render_clip
+from echo_models.phantom.clips import PhantomClip, generate_frames, render_clip
 from echo_models.phantom.errors import InvalidRequestError, PhantomError, UnknownViewError
+from echo_models.phantom.scene import UltrasoundRegion
 from echo_models.phantom.subject import Hypertrophy, Subject, random_subject
 
 __all__ = [

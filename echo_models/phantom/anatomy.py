@@ -24,7 +24,7 @@ import numpy as np
 
 from echo_models.phantom import cycle
 from echo_models.phantom.arrays import BoolArray, ByteArray, FloatArray, unit, vector
-from echo_models.phantom.subject import SEPTAL_AZIMUTH, Subject, apical_wall_mm, long_axis, septal_weight
+from echo_models.phantom.subject import SEPTAL_AZIMUTH, Subject, apical_wall, long_axis, septal_weight
 from echo_models.phantom.tissue import Tissue
 
 __all__ = [
@@ -123,7 +123,7 @@ class Heart:
         self.centre, self.semi = long_axis(self.length)
         self.septum = subject.septum_mm / size
         self.posterior_wall = subject.posterior_wall_mm / size
-        self.apex = self.length + apical_wall_mm(self.posterior_wall)
+        self.apex = self.length + apical_wall(self.posterior_wall)
         # Neighbours make room for a larger ventricle: the template's outer radius is 33.
         self.septal_shift = self.radius + self.septum - 33.0
         self.vessels = _vessels(subject)
@@ -222,7 +222,10 @@ class Heart:
         inner = np.sqrt((rho / self.radius) ** 2 + (along / self.semi) ** 2)
         outer_radius = self.radius + wall
         outer = np.sqrt((rho / outer_radius) ** 2 + (along / (self.semi + self.apex - self.length)) ** 2)
-        return (inner - 1) * self.radius, (outer - 1) * outer_radius
+        return (
+            np.asarray((inner - 1) * self.radius, np.float32),
+            np.asarray((outer - 1) * outer_radius, np.float32),
+        )
 
     def _chambers(
         self, x: FloatArray, y: FloatArray, z: FloatArray, phase: FloatArray
@@ -430,7 +433,7 @@ def _fibrous_skeleton(x: FloatArray, y: FloatArray, z: FloatArray) -> BoolArray:
     rho = np.sqrt((x - MITRAL_VALVE[0]) ** 2 + (y - MITRAL_VALVE[1]) ** 2)
     ring = (rho - 18.5) ** 2 + (z + 1) ** 2
     crux = (x + 22) ** 2 + (y + 6) ** 2 / 4 + z * z
-    return (ring < 8) | (crux < 20)
+    return np.asarray((ring < 8) | (crux < 20))
 
 
 def _leaflets(
@@ -456,7 +459,7 @@ def _leaflets(
     from_hinge = radius - rho
     along = cos * from_hinge + sine * z
     across = -sine * from_hinge + cos * z
-    return (np.abs(across) < 0.85) & (along > -0.5) & (along < length)
+    return np.asarray((np.abs(across) < 0.85) & (along > -0.5) & (along < length))
 
 
 def _cusps(
@@ -479,4 +482,4 @@ def _cusps(
     closed = (star < 0.9) & (opening < 0.5)
     opened = (np.abs(rho - 0.82 * radius) < 0.9) & (opening >= 0.5)
     inside = (rho < radius) & (height > 0) & (height < 10)
-    return inside & (closed | opened)
+    return np.asarray(inside & (closed | opened))

@@ -4,14 +4,17 @@ All of it is drawn once for a clip, because it belongs to the probe's position, 
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, zoom
 
-from echo_models.phantom.arrays import ByteArray, FloatArray
+from echo_models.phantom.arrays import BoolArray, ByteArray, FloatArray
 from echo_models.phantom.tissue import Tissue
 
-__all__ = ["Artefacts", "draw_artefacts"]
+__all__ = ["NO_TISSUE", "Artefacts", "draw_artefacts"]
+
+NO_TISSUE: Final = 255
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Artefacts:
         gain_db: Gain or loss everywhere: contact, shadows, dropout, time gain compensation.
         clutter_db: Level of additive haze, near-field clutter and reverberation.
         noise_db: Level of the machine's own noise.
-        chest_wall: Tissue labels of the chest wall; 255 where there is none.
-        window: Weight in [0, 1] of lung in front of the heart by line: 1 hides what is behind, [L].
+        chest_wall: Tissue labels of the chest wall; `NO_TISSUE` where there is none.
+        seen: Lines of the acoustic window; lung hides what lies behind the others, [L].
         side_lobe_ratio: Amplitude of the side lobes.
         lung_decay_db: Loss per sample inside lung and behind bone.
     """
@@ -32,7 +35,7 @@ class Artefacts:
     clutter_db: FloatArray
     noise_db: FloatArray
     chest_wall: ByteArray
-    window: FloatArray
+    seen: BoolArray
     side_lobe_ratio: float
     lung_decay_db: float
 
@@ -111,7 +114,7 @@ def draw_artefacts(
         clutter_db=np.asarray(clutter, np.float32),
         noise_db=np.asarray(noise, np.float32),
         chest_wall=_chest_wall(rng, shape, ranges_mm, chest_wall_mm),
-        window=_window(rng, across[:, 0], severity),
+        seen=_acoustic_window(rng, across[:, 0], severity),
         side_lobe_ratio=float(severity * rng.uniform(0.005, 0.03)),
         lung_decay_db=float(rng.uniform(0.15, 0.9) * (ranges_mm[1] - ranges_mm[0])),
     )
@@ -121,7 +124,7 @@ def _chest_wall(
     rng: np.random.Generator, shape: tuple[int, int], ranges_mm: FloatArray, chest_wall_mm: float
 ) -> ByteArray:
     """Layer skin, fat, fascia and muscle under the probe, with uneven borders."""
-    labels = np.full(shape, 255, np.uint8)
+    labels = np.full(shape, NO_TISSUE, np.uint8)
     wavy = gaussian_filter1d(rng.standard_normal(shape[0]), 14) * 5
     depth = ranges_mm[None, :] + wavy[:, None]
     borders = np.sort(rng.uniform(0.05, 0.95, 4)) * chest_wall_mm
@@ -132,9 +135,7 @@ def _chest_wall(
     return labels
 
 
-def _window(rng: np.random.Generator, across: FloatArray, severity: float) -> FloatArray:
-    """Say through which lines the heart is seen: lung covers the rest."""
-    left, right = rng.uniform(0.55, 1.4, 2) / max(severity, 0.5) ** 0.3
-    edge = rng.uniform(0.03, 0.2)
-    closed = np.maximum((across - right) / edge, (-left - across) / edge)
-    return np.asarray(np.clip(closed + 0.5, 0, 1), np.float32)
+def _acoustic_window(rng: np.random.Generator, across: FloatArray, severity: float) -> BoolArray:
+    """Say through which lines the heart is seen."""
+    left, right = rng.uniform(0.5, 1.5, 2) / max(severity, 0.5) ** 0.3
+    return np.asarray((across > -left) & (across < right))

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from echo_models.phantom.arrays import BoolArray, ByteArray, FloatArray
+from echo_models.phantom.screen import Box
 
 __all__ = ["draw_disc", "draw_polyline", "draw_rectangle", "draw_text", "text_width"]
 
@@ -50,9 +51,9 @@ def draw_text(
         column += glyph.shape[1]
 
 
-def draw_rectangle(screen: ByteArray, top: int, left: int, bottom: int, right: int, level: int) -> None:
-    """Fill a rectangle."""
-    screen[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = level
+def draw_rectangle(screen: ByteArray, box: Box, level: int) -> None:
+    """Fill a rectangle; what falls off the screen is left out."""
+    screen[max(box.top, 0) : max(box.bottom, 0), max(box.left, 0) : max(box.right, 0)] = level
 
 
 def draw_disc(screen: ByteArray, row: float, column: float, radius: float, level: int) -> None:

@@ -70,10 +70,11 @@ def _around(azimuth_degrees: float) -> FloatArray:
     return vector([math.cos(azimuth), math.sin(azimuth), 0])
 
 
-_Window = Callable[[Heart, Callable[[float], float]], ScanPlane]
+_Jitter = Callable[[float], float]
+_Window = Callable[[Heart, _Jitter], ScanPlane]
 
 
-def _apical(heart: Heart, jitter: Callable[[float], float]) -> FloatArray:
+def _apical(heart: Heart, jitter: _Jitter) -> FloatArray:
     return vector([0, 0, heart.apex + 0.8 * heart.subject.chest_wall_mm + abs(jitter(14))])
 
 
@@ -82,27 +83,28 @@ def _parasternal(heart: Heart, azimuth_degrees: float, height_mm: float) -> Floa
     return _around(azimuth_degrees) * distance_mm + vector([0, 0, height_mm])
 
 
-def _a4c(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
+def _a4c(heart: Heart, jitter: _Jitter) -> ScanPlane:
     target = MITRAL_VALVE + vector([-12 + jitter(10), jitter(4), 0])
     return _plane(_apical(heart, jitter), target, _around(12 + jitter(9)), 165)
 
 
-def _a5c(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
+def _a5c(heart: Heart, jitter: _Jitter) -> ScanPlane:
     target = AORTIC_VALVE + vector([jitter(4), jitter(2.5), -6])
     return _plane(_apical(heart, jitter), target, _around(4 + jitter(9)), 165)
 
 
-def _a2c(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
+def _a2c(heart: Heart, jitter: _Jitter) -> ScanPlane:
     target = MITRAL_VALVE + vector([jitter(4), jitter(8), 0])
     return _plane(_apical(heart, jitter), target, _around(80 + jitter(9)), 160)
 
 
-def _a3c(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
-    target = (MITRAL_VALVE + AORTIC_VALVE) / 2 + vector([jitter(3), jitter(3), 0])
+def _a3c(heart: Heart, jitter: _Jitter) -> ScanPlane:
+    between = np.float32(0.5) * (MITRAL_VALVE + AORTIC_VALVE)
+    target = np.asarray(between + vector([jitter(3), jitter(3), 0]), np.float32)
     return _plane(_apical(heart, jitter), target, _around(136 + jitter(6)), 165)
 
 
-def _plax(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
+def _plax(heart: Heart, jitter: _Jitter) -> ScanPlane:
     origin = _parasternal(heart, 137 + jitter(4), 24 + jitter(14))
     target = vector([-4, 4, 6 + jitter(9)])
     ascending = AORTIC_VALVE + ROOT_AXIS * 18  # the hand turns the probe until the root is seen lengthwise
@@ -110,47 +112,48 @@ def _plax(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
     return _plane(origin, target, right + vector([jitter(0.06), jitter(0.06), 0]), 150)
 
 
-def _rv_inflow(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
+def _rv_inflow(heart: Heart, jitter: _Jitter) -> ScanPlane:
     origin = _parasternal(heart, 137 + jitter(4), 16 + jitter(7))
     shift = 0.7 * heart.septal_shift
     target = vector([-46 - shift + jitter(4), -12 + jitter(5), 6 + jitter(8)])
     return _plane(origin, target, vector([0.10 + jitter(0.08), jitter(0.08), -1]), 145)
 
 
-def _psax_base(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
+def _psax_base(heart: Heart, jitter: _Jitter) -> ScanPlane:
     origin = _parasternal(heart, 124 + jitter(6), 12 + jitter(4))
-    target = AORTIC_VALVE + ROOT_AXIS * (5 + jitter(5)) + vector([4 + jitter(5), -6, 0])
+    aside = vector([4 + jitter(5), -6, 0])
+    target = np.asarray(AORTIC_VALVE + ROOT_AXIS * np.float32(5 + jitter(5)) + aside, np.float32)
     across = np.asarray(np.cross(unit(target - origin), ROOT_AXIS), np.float32)
     return _plane(origin, target, np.asarray(across + jitter(0.12) * ROOT_AXIS, np.float32), 140)
 
 
-def _psax_mid(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
-    height_mm = heart.length * (0.36 + jitter(0.13))
+def _psax_mid(heart: Heart, jitter: _Jitter) -> ScanPlane:
+    height_mm = heart.length * (0.40 + jitter(0.15))
     azimuth = 118 + jitter(8)
     origin = _parasternal(heart, azimuth, height_mm + jitter(7))
     right = _around(azimuth - 90) + vector([0, 0, jitter(0.12)])
     return _plane(origin, vector([-4 + jitter(6), jitter(4), height_mm]), right, 140)
 
 
-def _sc4c(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
+def _sc4c(_: Heart, jitter: _Jitter) -> ScanPlane:
     origin = body(20 + jitter(6), 46, -74 + jitter(4))
     target = vector([-8 + jitter(6), -2 + jitter(5), 14 + jitter(10)])
     return _plane(origin, target, vector([0.15, 0.1 + jitter(0.12), 1]), 175)
 
 
-def _sc_ivc(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
+def _sc_ivc(_: Heart, jitter: _Jitter) -> ScanPlane:
     origin = body(40 + jitter(3), 46 + jitter(5), -86 + jitter(12))
     target = body(42 + jitter(2), -17, -62 + jitter(10))
     return _plane(origin, target, -SUPERIOR + jitter(0.08) * body(1, 0, 0), 150)
 
 
-def _sc_aorta(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
+def _sc_aorta(_: Heart, jitter: _Jitter) -> ScanPlane:
     origin = body(4 + jitter(3), 44 + jitter(6), -100 + jitter(10))
     target = body(2 + jitter(2), -48, -98 + jitter(10))
     return _plane(origin, target, -SUPERIOR + jitter(0.06) * body(1, 0, 0), 150)
 
 
-def _suprasternal(heart: Heart, jitter: Callable[[float], float]) -> ScanPlane:
+def _suprasternal(_: Heart, jitter: _Jitter) -> ScanPlane:
     origin = body(11 + jitter(3), 2 + jitter(4), 134 + jitter(5))
     target = body(4 + jitter(4), -20 + jitter(6), 74)
     return _plane(origin, target, body(-30 + jitter(6), -60, 0), 125)

@@ -5,16 +5,25 @@ very points that nearest-neighbour down-sampling keeps; nothing else is computed
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from echo_models.phantom.arrays import BoolArray, ByteArray, FloatArray, IntArray
 
-__all__ = ["SCREEN_COLUMNS", "SCREEN_ROWS", "Fan", "FanSampler", "Raster"]
+__all__ = ["SCREEN_COLUMNS", "SCREEN_ROWS", "Box", "Fan", "FanSampler", "Raster"]
 
 SCREEN_ROWS: Final = 600
 SCREEN_COLUMNS: Final = 800
+
+
+class Box(NamedTuple):
+    """A box of the screen in pixels; bottom and right are the first outside."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
 
 
 @dataclass(frozen=True)
@@ -44,14 +53,15 @@ class Fan:
     """A sector on the screen.
 
     Attributes:
-        apex_row, apex_column: Where the lines meet, screen pixels; may lie off the screen.
+        apex_row: Row where the lines meet, screen pixels; may lie off the screen.
+        apex_column: Column where they meet.
         px_per_mm: Zoom.
         radius_mm: Radius of the probe's face: the lines begin there, so the apex is cut off.
         depth_mm: Depth counted from the face.
         half_angle: Half of the opening, radians.
         mirrored: Left and right exchanged.
         upside_down: Apex shown at the bottom.
-        top, bottom, left, right: The box of the screen the image may fill, pixels.
+        box: What of the screen the sector may fill.
     """
 
     apex_row: float
@@ -62,10 +72,7 @@ class Fan:
     half_angle: float
     mirrored: bool
     upside_down: bool
-    top: int
-    bottom: int
-    left: int
-    right: int
+    box: Box
 
     def polar(self, rows: FloatArray, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Give angle (radians, as scanned) and depth (mm from the face) of screen places."""
@@ -89,8 +96,11 @@ class Fan:
         rows = raster.screen_rows[:, None].astype(np.float32)
         columns = raster.screen_columns[None, :].astype(np.float32)
         angle, depth = self.polar(rows, columns)
-        box = (rows >= self.top) & (rows < self.bottom) & (columns >= self.left) & (columns < self.right)
-        return (np.abs(angle) <= self.half_angle) & (depth >= 0) & (depth < self.depth_mm) & box
+        box = self.box
+        in_box = (rows >= box.top) & (rows < box.bottom) & (columns >= box.left) & (columns < box.right)
+        return np.asarray(
+            (np.abs(angle) <= self.half_angle) & (depth >= 0) & (depth < self.depth_mm) & in_box
+        )
 
 
 class FanSampler:

@@ -1,5 +1,6 @@
 """A B-mode sector: tissue to echo, echo to grey, on a grid of lines and samples."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,7 +8,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from echo_models.phantom.anatomy import Heart, Points
 from echo_models.phantom.arrays import BoolArray, ByteArray, FloatArray
-from echo_models.phantom.artefacts import draw_artefacts
+from echo_models.phantom.artefacts import NO_TISSUE, draw_artefacts
 from echo_models.phantom.planes import ScanPlane
 from echo_models.phantom.speckle import Scatterers, point_spread
 from echo_models.phantom.tissue import OBLIQUE_LOSS_DB, Tissue, echogenicity_db
@@ -27,7 +28,9 @@ class MachineSettings:
         bright_grey: Grey that the gain gives to the brightest parts, 0 to 255.
         gamma: Exponent of the grey curve.
         reject: Grey share under which black is shown.
-        axial_px, near_lateral_px, far_lateral_px: Point spread in samples and lines.
+        axial_px: Point spread along a line in samples, standard deviation.
+        near_lateral_px: Point spread across lines at the probe.
+        far_lateral_px: Point spread across lines at full depth.
     """
 
     depth_mm: float
@@ -50,8 +53,8 @@ def random_settings(rng: np.random.Generator, usual_depth_mm: float, severity: f
         half_angle=float(np.radians(np.clip(42 + severity * rng.normal(0, 5), 30, 55))),
         radius_mm=float(rng.choice([0.5, 3, 8, 14], p=[0.25, 0.35, 0.3, 0.1])),
         dynamic_range_db=dynamic_range,
-        bright_grey=float(np.clip(150 + severity * rng.normal(0, 48), 55, 240)),
-        gamma=float(np.clip(1.35 + severity * rng.normal(0, 0.3), 0.8, 2.2)),
+        bright_grey=float(np.clip(160 + severity * rng.normal(0, 46), 65, 245)),
+        gamma=float(np.clip(1.25 + severity * rng.normal(0, 0.3), 0.75, 2.1)),
         reject=float(severity * rng.uniform(0, 0.08)),
         axial_px=float(rng.uniform(0.5, 1.3)),
         near_lateral_px=float(rng.uniform(1.0, 2.6)),
@@ -178,14 +181,12 @@ class Sector:
         return SectorFrame(grey, labels == Tissue.BLOOD, tissue.lv_level)
 
     def _covered(self, labels: ByteArray) -> ByteArray:
-        """Lay the chest wall over the anatomy, and clear lung from the lines of the acoustic window."""
-        wall = self._artefacts.chest_wall
-        labels = np.where(wall < 255, wall, labels)
-        solid = (labels != Tissue.LUNG) & (labels < Tissue.BONE)
-        solid[:, : int(labels.shape[1] * 0.02)] = False
+        """Lay the chest wall over the anatomy, and lung behind it outside the acoustic window."""
+        wall, seen = self._artefacts.chest_wall, self._artefacts.seen[:, None]
+        labels = np.where(seen, labels, np.uint8(Tissue.LUNG))
+        labels = np.where(wall < NO_TISSUE, wall, labels)
         heart = (labels == Tissue.BLOOD) | (labels == Tissue.MYOCARDIUM)
         before = np.cumsum(heart, axis=1) == 0
-        seen = self._artefacts.window[:, None] < 0.5
         labels[(labels == Tissue.LUNG) & before & seen] = Tissue.FAT
         return labels
 
@@ -217,7 +218,7 @@ class Sector:
         s = self.settings
         echo = point_spread(signal, s.axial_px, s.near_lateral_px, s.far_lateral_px)
         lobes = gaussian_filter1d(signal, 9, axis=0, truncate=2) * (self._artefacts.side_lobe_ratio * 9)
-        return echo + lobes
+        return np.asarray(echo + lobes, np.float32)
 
     def _compress(self, power: FloatArray) -> FloatArray:
         s = self.settings
@@ -234,4 +235,4 @@ class Sector:
 
 
 def _amplitude(decibels: FloatArray) -> FloatArray:
-    return np.exp(decibels * np.float32(0.1151292546)).astype(np.float32)
+    return np.asarray(np.exp(decibels * np.float32(math.log(10) / 20)), np.float32)

@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from echo_models.phantom.anatomy import Points
@@ -40,13 +41,13 @@ class Scatterers:
     def __init__(self, rng: np.random.Generator) -> None:
         self._shift_mm = rng.uniform(0, _SIDE * _COARSE_CELL_MM, 3).astype(np.float32)
 
-    def _index(self, reference: Points, cell_mm: float) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+    def _index(self, reference: Points, cell_mm: float) -> NDArray[np.int32]:
         scale = np.float32(1 / cell_mm)
         i, j, k = (
             ((axis + (shift + 4096)) * scale).astype(np.int32) & (_SIDE - 1)
             for axis, shift in zip(reference, self._shift_mm, strict=True)
         )
-        return (i * _SIDE + j) * _SIDE + k
+        return np.asarray((i * _SIDE + j) * _SIDE + k, np.int32)
 
     def amplitudes(self, reference: Points) -> tuple[FloatArray, FloatArray]:
         """Give real and imaginary scattering amplitude of tissue, unit variance each."""

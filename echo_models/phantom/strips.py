@@ -23,34 +23,31 @@ class _Flow:
     """One flow through a gate or along a beam: humps of the envelope in one beat.
 
     Attributes:
-        humps: (centre, half width, height) of each hump; height in shares of the scale, away from the probe < 0.
-        scale_m_s: Range of peak speed.
+        humps: (centre, half width, height) of each hump; its height is a share of the scale, and negative
+            where blood flows away from the probe.
         pointed: Exponent of a hump: 1 is a parabola, above it is pointed.
     """
 
     humps: tuple[tuple[float, float, float], ...]
-    scale_m_s: tuple[float, float]
     pointed: float = 1.0
 
 
 _PULSED: Final = (
-    _Flow(((0.50, 0.10, 1.0), (0.90, 0.07, 0.75)), (0.5, 1.2), 1.1),  # mitral inflow, E and A
-    _Flow(((0.20, 0.16, -1.0),), (0.7, 1.3), 1.1),  # left ventricular outflow
-    _Flow(((0.21, 0.17, -1.0),), (0.5, 1.1), 1.0),  # pulmonary outflow
-    _Flow(((0.18, 0.13, 0.8), (0.48, 0.09, -1.0), (0.90, 0.06, -0.8)), (0.06, 0.18), 1.2),  # tissue Doppler
-    _Flow(((0.22, 0.17, 0.8), (0.55, 0.15, 0.6), (0.92, 0.05, -0.4)), (0.4, 0.8), 1.0),  # pulmonary veins
-    _Flow(((0.20, 0.15, -0.9), (0.52, 0.16, -0.6), (0.92, 0.05, 0.3)), (0.3, 0.7), 1.0),  # hepatic veins
-    _Flow(((0.20, 0.17, -1.0), (0.55, 0.25, -0.12)), (0.7, 1.4), 1.0),  # descending aorta
+    _Flow(((0.50, 0.10, 1.0), (0.90, 0.07, 0.75)), 1.1),  # mitral inflow, E and A
+    _Flow(((0.20, 0.16, -1.0),), 1.1),  # left ventricular outflow
+    _Flow(((0.21, 0.17, -1.0),), 1.0),  # pulmonary outflow
+    _Flow(((0.18, 0.13, 0.8), (0.48, 0.09, -1.0), (0.90, 0.06, -0.8)), 1.2),  # tissue Doppler
+    _Flow(((0.22, 0.17, 0.8), (0.55, 0.15, 0.6), (0.92, 0.05, -0.4)), 1.0),  # pulmonary veins
+    _Flow(((0.20, 0.15, -0.9), (0.52, 0.16, -0.6), (0.92, 0.05, 0.3)), 1.0),  # hepatic veins
+    _Flow(((0.20, 0.17, -1.0), (0.55, 0.25, -0.12)), 1.0),  # descending aorta
 )
 _CONTINUOUS: Final = (
-    _Flow(((0.20, 0.19, -1.0),), (1.2, 5.0), 0.9),  # aortic stenosis or outflow
-    _Flow(((0.22, 0.26, -1.0),), (1.8, 4.0), 0.75),  # tricuspid regurgitation
-    _Flow(((0.21, 0.25, -1.0),), (4.0, 6.0), 0.6),  # mitral regurgitation
-    _Flow(((0.68, 0.34, 1.0),), (3.0, 5.0), 0.4),  # aortic regurgitation
-    _Flow(((0.55, 0.16, 1.0), (0.89, 0.09, 0.9)), (1.2, 2.5), 0.9),  # mitral stenosis
-    _Flow(
-        ((0.20, 0.17, -1.0), (0.50, 0.11, 0.5), (0.90, 0.08, 0.4)), (0.9, 2.2), 0.9
-    ),  # along outflow and inflow
+    _Flow(((0.20, 0.19, -1.0),), 0.9),  # aortic stenosis or outflow
+    _Flow(((0.22, 0.26, -1.0),), 0.75),  # tricuspid regurgitation
+    _Flow(((0.21, 0.25, -1.0),), 0.6),  # mitral regurgitation
+    _Flow(((0.68, 0.34, 1.0),), 0.4),  # aortic regurgitation
+    _Flow(((0.55, 0.16, 1.0), (0.89, 0.09, 0.9)), 0.9),  # mitral stenosis
+    _Flow(((0.20, 0.17, -1.0), (0.50, 0.11, 0.5), (0.90, 0.08, 0.4)), 0.9),  # along outflow and inflow
 )
 
 
@@ -79,65 +76,102 @@ def spectral_strip(
         severity: Strength of noise and variation.
 
     Returns:
-        Grey [rows, columns], float32, 0 to 255, and the row of the baseline.
+        Grey [rows, columns], float32, 0 to 255, and the height of the baseline, 0 at the top to 1.
     """
-    flow = (_CONTINUOUS if continuous else _PULSED)[
-        int(rng.integers(len(_CONTINUOUS if continuous else _PULSED)))
-    ]
+    flows = _CONTINUOUS if continuous else _PULSED
+    flow = flows[int(rng.integers(len(flows)))]
     sign = float(rng.choice([1, 1, 1, -1]))  # inverted spectra happen
-    heights = [sign * height for _, _, height in flow.humps]
-    reach = rng.uniform(0.5, 0.95)
-    up, down = max(0.0, *heights), max(0.0, *(-h for h in heights))
-    baseline = float(np.clip((up + 0.12) / (up + down + 0.24) + rng.normal(0, 0.09), 0.12, 0.88))
-    room = min(baseline / max(up, 1e-3), (1 - baseline) / max(down, 1e-3)) * reach
-    time = phase + np.linspace(-beats, 0, columns, dtype=np.float32)
-    beat_strength = np.interp(
-        time,
-        np.arange(np.floor(time[0]) - 1, np.ceil(time[-1]) + 2),
-        1 + 0.08 * severity * rng.standard_normal(int(np.ceil(time[-1]) + 2 - np.floor(time[0]) + 1)),
-    )
-    position = (baseline - (np.arange(rows, dtype=np.float32) + 0.5) / rows)[:, None]
+    humps = [(centre, half, sign * height) for centre, half, height in flow.humps]
+    baseline, room = _baseline(rng, [height for _, _, height in humps])
+    time = np.asarray(phase + np.linspace(-beats, 0, columns), np.float32)
+    swing = _beat_by_beat(rng, time, severity)
+    speed = np.asarray(baseline - (np.arange(rows) + 0.5) / rows, np.float32)[:, None]
+    width_ratio = float(rng.uniform(0.08, 0.30))
     intensity = np.zeros((rows, columns), np.float32)
-    width_ratio = rng.uniform(0.10, 0.28)
-    for (centre, half, _), height in zip(flow.humps, heights, strict=True):
+    for centre, half, height in humps:
         distance = (time - centre + 0.5) % 1.0 - 0.5
         hump = np.clip(1 - (distance / half) ** 2, 0, 1) ** flow.pointed
-        envelope = (height * room * beat_strength * hump).astype(np.float32)[None, :]
-        speed = position * np.sign(height)
-        peak = np.abs(envelope) + 1e-4
-        under = speed / peak
-        edge = np.clip((peak - speed) * rows / 5, 0, 1) * (speed > 0) * (peak > 0.015)
+        peak = (abs(height) * room * swing * hump + 1e-4)[None, :]
+        under = speed * np.sign(height) / peak
+        edge = np.clip((1 - under) * peak * rows / 5, 0, 1) * (under > 0) * (peak > 0.015)
         if continuous:
-            body = 0.45 + 0.35 * under + 0.3 * np.exp(-((under - 0.25) ** 2) / 0.05)
+            filling = 0.45 + 0.35 * under + 0.3 * np.exp(-((under - 0.25) ** 2) / 0.05)
         else:
-            body = np.exp(-0.5 * ((1 - under) / width_ratio) ** 2) + 0.10
-        intensity = np.maximum(intensity, edge * body)
-    # Slow wall motion left by the filter lies on both sides of the baseline.
-    wall = np.exp(-0.5 * (position * rows / rng.uniform(3, 9)) ** 2) * rng.uniform(0.1, 0.6)
-    thumps = (
-        np.exp(-0.5 * (((time + 0.03) % 1.0 - 0.05) / 0.03) ** 2)[None, :]
-        * np.exp(-np.abs(position) * rng.uniform(4, 14))
-        * rng.uniform(0, 0.5)
-    )
-    intensity += wall + thumps.astype(np.float32)
-    grain = rng.standard_exponential((rows, columns)).astype(np.float32)
-    grain = gaussian_filter(grain, (0.9, 0.55)) ** 0.7
+            filling = np.exp(-0.5 * ((1 - under) / width_ratio) ** 2) + 0.10
+        intensity = np.maximum(intensity, edge * filling).astype(np.float32)
+    intensity += _wall_motion(rng, speed * rows, speed, time)
+    return _develop(rng, intensity, speed[:, 0], severity), baseline
+
+
+def _baseline(rng: np.random.Generator, heights: list[float]) -> tuple[float, float]:
+    """Place zero speed so that the humps have room; gives its height in the strip and the scale of a hump."""
+    up, down = max(0.0, *heights), max(0.0, *(-height for height in heights))
+    baseline = float(np.clip((up + 0.12) / (up + down + 0.24) + rng.normal(0, 0.09), 0.12, 0.88))
+    room = min(baseline / max(up, 1e-3), (1 - baseline) / max(down, 1e-3))
+    return baseline, room * float(rng.uniform(0.45, 0.95))
+
+
+def _beat_by_beat(rng: np.random.Generator, time: FloatArray, severity: float) -> FloatArray:
+    """Vary the peak speed a little from beat to beat and, finer, from line to line."""
+    beats = np.arange(np.floor(time[0]) - 1, np.ceil(time[-1]) + 2)
+    swing = np.interp(time, beats, 1 + 0.08 * severity * rng.standard_normal(beats.size))
+    jagged = gaussian_filter1d(rng.standard_normal(time.size), 1.0) * 0.04 * severity
+    return np.asarray(swing * (1 + jagged), np.float32)
+
+
+def _wall_motion(
+    rng: np.random.Generator, bins: FloatArray, speed: FloatArray, time: FloatArray
+) -> FloatArray:
+    """Draw slow, strong echoes of walls and valves, which lie on both sides of zero speed."""
+    wall = np.exp(-0.5 * (bins / rng.uniform(3, 9)) ** 2) * rng.uniform(0.1, 0.6)
+    clicks = np.zeros(time.shape)
+    for instant in rng.choice([0.02, 0.06, 0.34, 0.40, 0.97], 2, replace=False):
+        clicks += np.exp(-0.5 * (((time - instant + 0.5) % 1.0 - 0.5) / 0.012) ** 2)
+    fading = np.exp(-np.abs(speed) * rng.uniform(3, 14)) * rng.uniform(0, 0.7)
+    return np.asarray(wall + clicks[None, :] * fading, np.float32)
+
+
+def _develop(
+    rng: np.random.Generator, intensity: FloatArray, speed: FloatArray, severity: float
+) -> FloatArray:
+    """Turn spectral power into grey: grain, noise floor, wall filter, mirror image, grey curve."""
+    grain = rng.standard_exponential(intensity.shape, np.float32)
+    grain = gaussian_filter(grain, (rng.uniform(0.5, 1.2), rng.uniform(0.4, 1.2))) ** 0.7
     floor = rng.uniform(0.004, 0.09) * severity
-    shown = np.clip((intensity * rng.uniform(0.7, 1.3) + floor) * grain, 0, 1.2) ** rng.uniform(0.5, 0.9)
-    if rng.random() < 0.75:  # the wall filter
-        shown[np.abs(position[:, 0]) < rng.uniform(0.005, 0.03)] *= 0.1
-    if rng.random() < 0.2:  # mirror image in the other channel
-        shown = np.maximum(shown, 0.35 * shown[::-1])
-    return np.asarray(np.clip(shown * rng.uniform(140, 255), 0, 255), np.float32), baseline * rows
+    shown = np.clip((intensity * rng.uniform(0.5, 1.3) + floor) * grain, 0, 1.2) ** rng.uniform(0.5, 1.0)
+    if rng.random() < 0.75:
+        shown[np.abs(speed) < rng.uniform(0.005, 0.03)] *= 0.1
+    if rng.random() < 0.2:
+        shown = np.maximum(shown, rng.uniform(0.15, 0.4) * shown[::-1])
+    return np.asarray(np.clip(shown * rng.uniform(120, 255), 0, 255), np.float32)
 
 
 def m_mode_strip(
-    heart: Heart, plane: ScanPlane, settings: MachineSettings, rng: np.random.Generator,
-    *, columns: int, rows: int, beats: float, phase: float, severity: float,
-) -> FloatArray:  # fmt: skip
+    heart: Heart,
+    plane: ScanPlane,
+    settings: MachineSettings,
+    rng: np.random.Generator,
+    *,
+    columns: int,
+    rows: int,
+    beats: float,
+    phase: float,
+    severity: float,
+) -> FloatArray:
     """Scan one line of a sector over and over: depth down, time to the right.
 
     The line is a sector of no width, each of whose lines sees another phase of the beat.
+
+    Args:
+        heart: Whose heart.
+        plane: The plane the line lies in.
+        settings: The machine.
+        rng: Source of randomness.
+        columns: Time steps.
+        rows: Samples of the line.
+        beats: Heart beats across the strip.
+        phase: Cardiac phase of the right end.
+        severity: Strength of the artefacts.
 
     Returns:
         Grey [rows, columns], float32, 0 to 255.

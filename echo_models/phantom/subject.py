@@ -9,9 +9,10 @@ Lang 2015 with its table; aorta and great veins from Goldstein SA et al., J Am S
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["Hypertrophy", "Subject", "random_subject"]
 
@@ -77,6 +78,35 @@ _GRADES_WITH_LVH: Final = (
 )
 
 
+SEPTAL_AZIMUTH: Final = math.radians(170)
+"""Middle of the septum seen from the apex, anterior up, counter-clockwise from the lateral wall."""
+
+
+def septal_weight(cosine: NDArray[Any]) -> NDArray[Any]:
+    """Give the septum's share in the wall, 0 to 1, by the cosine of the angle to the middle of the septum."""
+    half = (1 + cosine) / 2
+    return np.asarray(half * half)
+
+
+def long_axis(cavity_length: float) -> tuple[float, float]:
+    """Give centre and semi-axis of the ellipsoid that, cut at the annulus, is the cavity."""
+    centre = 0.28 * cavity_length
+    return centre, cavity_length - centre
+
+
+def apical_wall(posterior_wall: float) -> float:
+    """Give the thickness of the apex, which is thinner than the walls."""
+    return 0.65 * posterior_wall
+
+
+def _areas_mm2(
+    heights_mm: NDArray[Any], centre_mm: float, semi_mm: float, radii_mm: NDArray[Any]
+) -> NDArray[Any]:
+    """Give the area of an ellipsoid's cross-sections; its equator has a radius for each azimuth."""
+    squeeze = np.clip(1 - ((heights_mm - centre_mm) / semi_mm) ** 2, 0, None)
+    return np.asarray(math.pi * float(np.mean(radii_mm**2)) * squeeze)
+
+
 @dataclass(frozen=True)
 class Subject:
     """One synthetic adult; every length in mm at end-diastole.
@@ -135,46 +165,17 @@ class Subject:
             np.cos(azimuths - SEPTAL_AZIMUTH)
         )
         centre_mm, semi_mm = long_axis(self.cavity_length_mm)
-        inner = _areas(heights_mm, centre_mm, semi_mm, np.full_like(azimuths, self.cavity_diameter_mm / 2))
-        outer = _areas(
+        inner = _areas_mm2(
+            heights_mm, centre_mm, semi_mm, np.full_like(azimuths, self.cavity_diameter_mm / 2)
+        )
+        outer = _areas_mm2(
             heights_mm,
             centre_mm,
-            semi_mm + apical_wall_mm(self.posterior_wall_mm),
+            semi_mm + apical_wall(self.posterior_wall_mm),
             self.cavity_diameter_mm / 2 + walls_mm,
         )
         volume_ml = float(np.trapezoid(outer - inner, heights_mm)) / 1000
         return volume_ml * MYOCARDIAL_DENSITY_G_PER_ML
-
-
-SEPTAL_AZIMUTH: Final = math.radians(170)
-"""Middle of the septum seen from the apex, anterior up, counter-clockwise from the lateral wall."""
-
-
-def septal_weight(cosine: "np.ndarray[tuple[int, ...], np.dtype[np.floating]]") -> "np.ndarray":  # type: ignore[type-arg]
-    """Share of the septum's thickness in the wall, by the cosine of the angle to the middle of the septum."""
-    half = (1 + cosine) / 2
-    return half * half
-
-
-def long_axis(cavity_length_mm: float) -> tuple[float, float]:
-    """Centre and semi-axis in mm of the ellipsoid that, cut at the annulus, is the cavity."""
-    centre_mm = 0.28 * cavity_length_mm
-    return centre_mm, cavity_length_mm - centre_mm
-
-
-def apical_wall_mm(posterior_wall_mm: float) -> float:
-    """Thickness of the apex, which is thinner than the walls."""
-    return 0.65 * posterior_wall_mm
-
-
-def _areas(
-    heights_mm: "np.ndarray",
-    centre_mm: float,
-    semi_mm: float,
-    radii_mm: "np.ndarray",  # type: ignore[type-arg]
-) -> "np.ndarray":  # type: ignore[type-arg]
-    squeeze = np.clip(1 - ((heights_mm - centre_mm) / semi_mm) ** 2, 0, None)
-    return math.pi * float(np.mean(radii_mm**2)) * squeeze
 
 
 def random_subject(seed: int, *, lvh: bool | None = None) -> Subject:

@@ -34,7 +34,7 @@ _MEAN_DB: Final = vector([-55, -21, -18, -11, -4, -24, -20, -20, -27, -12, -4, -
 _SPREAD_DB: Final = vector([4, 5, 5, 5, 4, 6, 8, 8, 4, 4, 3, 6, 5])
 
 OBLIQUE_LOSS_DB: Final = vector([0, 4, 14, 11, 15, 4, 0, 0, 0, 15, 6, 6, 0])
-"""Loss of a tissue's echo where its border runs along the beam: thin sheets are mirrors, seen only head on."""
+"""Loss of an echo where its border runs along the beam: thin sheets are mirrors, seen only head on."""
 
 
 def echogenicity_db(rng: np.random.Generator, severity: float) -> FloatArray:
