@@ -27,6 +27,7 @@ from beam_jobs.records import (
     SegmentedChunk,
 )
 from echo_models.bundle import Bundle
+from echo_models.preprocessing import apply_mask
 from echo_models.views import A4C, VIEWS
 
 MASK_PROBABILITY: Final = 0.5
@@ -213,19 +214,12 @@ def _masked(chunk: SegmentedChunk, index: Any, mask: str) -> npt.NDArray[np.uint
     frames: npt.NDArray[np.uint8] = chunk.frames[index]
     if mask == "none":
         return frames
-    masks = chunk.fov_masks if len(chunk.fov_masks) == 1 else chunk.fov_masks[index]
-    return _blanked(frames, masks)
+    return apply_mask(frames, chunk.fov_masks[0] if len(chunk.fov_masks) == 1 else chunk.fov_masks[index])
 
 
 def _ventricles(chunk: OutlinedChunk, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """Take some apical four-chamber frames, 0 outside the left ventricle."""
-    masks = chunk.lv_masks[np.searchsorted(chunk.a4c_indexes, index)]
-    return _blanked(chunk.frames[index], masks)
-
-
-def _blanked(frames: npt.NDArray[np.uint8], masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    blanked: npt.NDArray[np.uint8] = np.multiply(frames, masks, dtype=np.uint8)
-    return blanked
+    return apply_mask(chunk.frames[index], chunk.lv_masks[np.searchsorted(chunk.a4c_indexes, index)])
 
 
 def _area_ratios(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:

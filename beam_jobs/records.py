@@ -250,6 +250,7 @@ class WrittenStudy:
         committed: False where the claim had been lost meanwhile, so that nothing was written.
         frames_by_view: number of frames of each view that occurs.
         confidence_counts: number of frames by tenth of their view confidence, ten entries.
+        confidence_sum: sum of the view confidences of all frames.
         rejections_by_reason: number of rejections of each reason that occurs.
         models: names of the bundles that were used, sorted.
     """
@@ -261,5 +262,6 @@ class WrittenStudy:
     frames: int
     frames_by_view: dict[str, int]
     confidence_counts: tuple[int, ...]
+    confidence_sum: float
     rejections_by_reason: dict[str, int]
     models: tuple[str, ...]

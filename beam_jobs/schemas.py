@@ -17,6 +17,9 @@ NO_STUDY_YEAR: Final = 0
 LVH_RULE: Final = "mean over a4c clips of the mean over their assessed frames"
 """How `studies.lvh_probability` is made; named in the table, because rules change."""
 
+CONFIDENCE_TENTHS: Final = 10
+"""Confidences are counted by tenths in metrics."""
+
 VIEW_RULE: Final = "highest mean probability over the frames of the clip"
 """How `clips.view` is made."""
 
@@ -231,11 +234,11 @@ RESULT_SCHEMAS: Final = {
 
 PARTITION_SCHEMA: Final = _schema(
     "Columns that the path of a result file gives; every view of `echobeam query` has them too.",
+    _field("bucket", pa.string(), "First two hexadecimal digits of a hash of the study key."),
     _field(
         "study_year",
         pa.int32(),
         f"Year of the shifted study date; {NO_STUDY_YEAR} where there is none.",
         "year",
     ),
-    _field("bucket", pa.string(), "First two hexadecimal digits of a hash of the study key."),
 )

@@ -30,6 +30,7 @@ from beam_jobs.records import CollectedStudy, PredictedChunk, Rejection, Written
 from beam_jobs.schemas import (
     A4C_SCHEMA,
     CLIPS_SCHEMA,
+    CONFIDENCE_TENTHS,
     FRAMES_SCHEMA,
     LVH_RULE,
     NO_STUDY_YEAR,
@@ -37,8 +38,6 @@ from beam_jobs.schemas import (
     STUDIES_SCHEMA,
 )
 from echo_models.views import A4C, VIEWS
-
-CONFIDENCE_TENTHS: Final = 10
 
 _UNFINISHED: Final = ".unfinished"
 _ABANDONED_S: Final = 3600.0
@@ -112,6 +111,7 @@ def summarize(study: CollectedStudy, tables: StudyTables, *, committed: bool) ->
         frames=frames.num_rows,
         frames_by_view={view["values"]: view["counts"] for view in views},
         confidence_counts=tuple(np.bincount(tenths, minlength=CONFIDENCE_TENTHS).tolist()),
+        confidence_sum=float(confidences.sum(dtype=np.float64)),
         rejections_by_reason={reason["values"]: reason["counts"] for reason in reasons},
         models=tuple(sorted(models)),
     )

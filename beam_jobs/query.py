@@ -1,0 +1,76 @@
+"""Ask the results one question in SQL, with DuckDB, in memory.
+
+The statement sees the views `frames`, `clips`, `studies` and `rejections` and the results folder, and
+nothing else: no other file, no network, no extension. It can only read.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from beam_jobs.errors import QueryError
+from beam_jobs.schemas import PARTITION_SCHEMA, RESULT_SCHEMAS
+
+_FILES: Final = "study_year=*/bucket=*/*.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a statement gave."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+    def to_documents(self) -> list[dict[str, Any]]:
+        """Give each row as an object by column."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+def run_query(sql: str, results: Path) -> Answer:
+    """Run one statement that reads.
+
+    Args:
+        sql: a SELECT, or what DuckDB counts as one: FROM, WITH, VALUES, DESCRIBE, SUMMARIZE, SHOW.
+        results: the results folder; a table without files is an empty view.
+
+    Raises:
+        QueryError: if it is not one statement, does not only read, or fails; the message is DuckDB's.
+    """
+    with duckdb.connect(":memory:", config={"python_enable_replacements": "false"}) as connection:
+        try:
+            statement = _only_statement(connection.extract_statements(sql))
+            for name, schema in RESULT_SCHEMAS.items():
+                _create_view(connection, name, schema, results.absolute())
+            connection.execute("SET allowed_directories = [$folder]", {"folder": f"{results.absolute()}/"})
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            found = connection.execute(statement)
+            columns = tuple(column[0] for column in found.description or ())
+            return Answer(columns, tuple(found.fetchall()))
+        except duckdb.Error as error:
+            raise QueryError(str(error)) from error
+
+
+def _only_statement(statements: list[duckdb.Statement]) -> duckdb.Statement:
+    if len(statements) != 1:
+        raise QueryError(f"expected one SQL statement; received {len(statements)}")
+    kind = statements[0].type
+    if kind != duckdb.StatementType.SELECT:
+        raise QueryError(f"expected a statement that reads, such as SELECT; received {kind.name}")
+    return statements[0]
+
+
+def _create_view(connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, results: Path) -> None:
+    folder = results / name
+    if next(folder.glob(_FILES), None) is None:
+        connection.register(name, pa.schema([*schema, *PARTITION_SCHEMA]).empty_table())
+        return
+    files = str(folder / _FILES).replace("'", "''")
+    # A view takes no parameters.
+    connection.execute(
+        f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{files}', hive_partitioning = true, "  # noqa: S608
+        "hive_types = {'study_year': INTEGER, 'bucket': VARCHAR})"
+    )

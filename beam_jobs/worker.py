@@ -1,0 +1,281 @@
+"""The worker: claims complete studies and runs a bounded pipeline over each batch, in this process.
+
+A batch is claimed under leases that a heartbeat renews. Studies are committed one by one inside the
+pipeline; if it fails, those not yet committed are given back with the error, and the ledger decides
+whether there is another attempt. So the worker may be killed at any moment.
+"""
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from os import getpid
+from typing import Final, Self
+
+import apache_beam as beam
+import structlog
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from beam_jobs.claims import pseudonymize_claim
+from beam_jobs.deid import Pseudonymizer
+from beam_jobs.errors import SetupError
+from beam_jobs.metrics import process_metrics
+from beam_jobs.pipeline import ProcessStudies
+from beam_jobs.records import StudyClaim, WrittenStudy
+from beam_jobs.settings import WorkerSettings
+from beam_jobs.tables import sweep_unfinished
+from dicom_listener.completion import CompletionRule
+from dicom_listener.errors import LedgerUnavailableError
+from dicom_listener.health import serve_http
+from dicom_listener.ledger import Ledger
+from dicom_listener.log import describe_error
+from dicom_listener.runfile import announced
+from echo_models.errors import ModelsError
+from echo_models.manifest import TASKS
+from echo_models.registry import Registry
+
+RUN_FILE: Final = "run/worker.json"
+IN_PROCESS_RUNNER: Final = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+"""Named in full: `DirectRunner` may start another engine."""
+
+UNREACHED: Final = "the pipeline ended without this study"
+
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """A worker that may run while its `with` block does.
+
+    Args:
+        settings: section `[worker]`.
+        rule: when a study is complete; the listener's.
+        clock: gives seconds since the epoch.
+
+    Attributes:
+        http_port: where it answers /metrics, /healthz and /readyz.
+        ledger: the ledger it claims from.
+
+    Raises:
+        SetupError: on entry, if a model has no version in production, or an option is not Beam's.
+        KeyFileError: on entry, if the key file cannot be trusted.
+        PortInUseError: on entry, if the HTTP port is taken.
+        LedgerUnavailableError: on entry, if the ledger cannot be opened.
+    """
+
+    http_port: int
+    ledger: Ledger
+
+    def __init__(
+        self, settings: WorkerSettings, rule: CompletionRule, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._settings = settings
+        self._rule = rule
+        self._clock = clock
+        self._name = f"{socket.gethostname()}-{getpid()}"
+        self._stack = ExitStack()
+        self._stopping = threading.Event()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        _log.info("working", http_port=self.http_port)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._stack.close()
+        _log.info("stopped")
+
+    def stop(self) -> None:
+        """Finish the batch that is under way, then claim no more. Any thread may call it."""
+        self._stopping.set()
+
+    def is_ready(self) -> bool:
+        """Say whether a study that is complete now would be processed."""
+        if self._stopping.is_set():
+            return False
+        try:
+            self.ledger.check_writable()
+        except LedgerUnavailableError as error:
+            _log.warning("not_ready", error=describe_error(error))
+            return False
+        return True
+
+    def run(self, *, once: bool = False) -> None:
+        """Process batches until told to stop.
+
+        Args:
+            once: return as soon as no study can be claimed.
+
+        Raises:
+            LedgerUnavailableError: with `once`, if the ledger does not answer; else it is asked again.
+        """
+        while not self._stopping.is_set():
+            try:
+                worked = self.process_next_batch()
+            except LedgerUnavailableError as error:
+                if once:
+                    raise
+                _log.warning("ledger_unavailable", error=describe_error(error))
+                worked = False
+            if worked:
+                continue
+            if once:
+                return
+            self._stopping.wait(self._settings.poll_s)
+
+    def process_next_batch(self) -> bool:
+        """Claim a batch and process it.
+
+        Returns:
+            False if there was no study to claim.
+
+        Raises:
+            LedgerUnavailableError: if the ledger does not answer.
+        """
+        settings = self._settings
+        self.ledger.complete_studies(self._rule, now=self._clock())
+        claimed = self.ledger.claim_studies(
+            worker=self._name,
+            limit=settings.studies_per_batch,
+            lease_s=settings.lease_s,
+            max_attempts=settings.max_attempts,
+            now=self._clock(),
+        )
+        if not claimed:
+            return False
+        self._process([pseudonymize_claim(study, self._pseudonymizer) for study in claimed])
+        return True
+
+    def _process(self, claims: Sequence[StudyClaim]) -> None:
+        tokens = [claim.claim_token for claim in claims]
+        metrics = process_metrics()
+        began = time.monotonic()
+        error: str | None = None
+        with self._heartbeat(tokens):
+            try:
+                run_batch(claims, self._settings)
+            except Exception as failure:  # noqa: BLE001 - whatever it was, the claims must go back
+                error = describe_failure(failure)
+        left = self.ledger.extend_claims(tokens, lease_s=self._settings.lease_s, now=self._clock())
+        if left:
+            metrics.studies.labels("attempt_failed").inc(len(left))
+            self.ledger.release_claims(
+                left, error=error or UNREACHED, max_attempts=self._settings.max_attempts, now=self._clock()
+            )
+        duration_s = time.monotonic() - began
+        metrics.batches.labels("failed" if left else "done").inc()
+        metrics.batch_duration.observe(duration_s)
+        _log.log(
+            30 if left else 20,
+            "batch_failed" if left else "batch_done",
+            studies=len(claims),
+            given_back=len(left),
+            duration_s=round(duration_s, 3),
+            **({"error": error} if error else {}),
+        )
+
+    @contextmanager
+    def _heartbeat(self, tokens: Sequence[str]) -> Iterator[None]:
+        """Renew the leases while the block runs."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(self._settings.lease_s / 3):
+                try:
+                    self.ledger.extend_claims(tokens, lease_s=self._settings.lease_s, now=self._clock())
+                except LedgerUnavailableError as error:
+                    _log.warning("heartbeat_failed", error=describe_error(error))
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _start(self, stack: ExitStack) -> None:
+        settings = self._settings
+        beam_options(settings.beam_options)
+        _prepare_models(settings)
+        self._pseudonymizer = Pseudonymizer.from_key_file(settings.key_file)
+        for folder in (settings.results, settings.pool):
+            sweep_unfinished(folder, now=self._clock())
+        self.ledger = Ledger(settings.ledger_url)
+        stack.callback(self.ledger.close)
+        metrics = process_metrics()
+        metrics.watch_queue(self.ledger, self._clock)
+        server = stack.enter_context(
+            serve_http(settings.http_host, settings.http_port, metrics.registry, self.is_ready)
+        )
+        self.http_port = server.port
+        stack.enter_context(announced(settings.root / RUN_FILE, http_port=self.http_port))
+
+
+def run_batch(claims: Sequence[StudyClaim], settings: WorkerSettings) -> None:
+    """Run one bounded pipeline over claims and wait for its end.
+
+    Raises:
+        Exception: whatever a step raised.
+    """
+    options = beam_options(settings.beam_options)
+    runner = options.view_as(StandardOptions).runner or IN_PROCESS_RUNNER
+    with beam.Pipeline(runner=runner, options=options) as pipeline:
+        _ = pipeline | beam.Create(claims) | ProcessStudies(settings) | "Report" >> beam.Map(_report)
+
+
+def _report(study: WrittenStudy) -> None:
+    """Count a study and log its one line, in whichever process it was written."""
+    process_metrics().observe_study(study, now=time.time())
+    _log.info(
+        "study_written" if study.committed else "study_claim_lost",
+        study_key=study.study_key,
+        revision=study.revision,
+        clips=study.clips,
+        frames=study.frames,
+        views=study.frames_by_view,
+        rejections=study.rejections_by_reason,
+        models=study.models,
+    )
+
+
+def beam_options(flags: Sequence[str]) -> PipelineOptions:
+    """Parse Beam's options.
+
+    Raises:
+        SetupError: if Beam knows no such option; Beam itself would pass over it.
+    """
+    options = PipelineOptions(list(flags))
+    try:
+        known = options.get_all_options().keys()
+        unknown = options.get_all_options(retain_unknown_options=True).keys() - known
+    except SystemExit:
+        raise SetupError(
+            f"Beam does not understand the options {list(flags)}; see its list of them"
+        ) from None
+    if unknown:
+        raise SetupError(f"Beam has no option {', '.join(sorted(unknown))}; correct it or leave it out")
+    return options
+
+
+def describe_failure(failure: BaseException) -> str:
+    """Say what failed and in which step, without a value of a header."""
+    steps = re.findall(r"\[while running '(?:ProcessStudies/)?(\w+)", str(failure))
+    own = re.sub(r" ?\[while running '[^']*'\]", "", describe_error(failure))
+    return f"{own} in {steps[0]}" if steps else own
+
+
+def _prepare_models(settings: WorkerSettings) -> None:
+    registry = Registry(settings.models)
+    try:
+        installed = registry.install_shipped()
+        for task in TASKS:
+            registry.resolve(task)
+    except ModelsError as error:
+        raise SetupError(f"The models are not ready: {error}") from error
+    if installed:
+        _log.info("models_installed", models=installed)
