@@ -108,4 +108,4 @@ class _LazyGroup(click.Group):
 def main() -> None:
     """Receive echo studies from a PACS, take the patient out, and write Parquet."""
     # TensorFlow reads this when it is imported, and would tell a newcomer about CUDA before anything else.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -306,8 +306,7 @@ def _exhibit(clip: Clip) -> Exhibit:
 
 def _rows(results: Path, statement: str, study_keys: set[str]) -> tuple[dict[str, Any], ...]:
     """Ask the Parquet files; keep the rows of the demo's own studies."""
-    answer = run_query(results, statement)
-    rows = (dict(zip(answer.columns, row, strict=True)) for row in answer.rows)
+    rows = run_query(statement, results).to_documents()
     return tuple(row for row in rows if row["study_key"] in study_keys)
 
 
@@ -315,7 +314,7 @@ def _phantom_views(
     results: Path, clips: Sequence[Clip], pseudonymizer: Pseudonymizer, study: PhantomStudy
 ) -> tuple[int, int]:
     """Count the synthetic clips whose predicted view is the one that was drawn."""
-    named = dict(run_query(results, _CLIP_VIEWS).rows)
+    named = dict(run_query(_CLIP_VIEWS, results).rows)
     drawn = {
         pseudonymizer.instance_key(clip.sop_instance_uid): clip.path.stem.partition("-")[2]
         for clip in clips

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from typing import Any, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -61,8 +62,8 @@ def show_report(report: Report, console: Console) -> None:
 
 
 def _table(report: Report) -> Table:
-    table = Table(title="clips by study and predicted view")
-    for name in ("study", "what was sent", "view"):
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("study", "what was sent", "predicted view"):
         table.add_column(name, overflow="fold")
     for name in ("clips", "frames", "confidence", "LVH"):
         table.add_column(name, justify="right")
@@ -82,14 +83,15 @@ def _table(report: Report) -> Table:
                 "" if row["lvh_probability"] is None else f"{row['lvh_probability']:.2f}",
             )
         if not by_study[study.study_key]:
-            table.add_row(study.study_key[:8], what, f"({study.state}; no clip)", "0", "0", "", "")
-        table.add_section()
+            table.add_row(study.study_key[:8], what, f"({study.state}, no clip)", "0", "0", "", "")
     return table
 
 
 def _what(files: tuple[str, ...]) -> str:
     """Name what was sent of a study, shortly."""
     names = [name.partition(" (")[0] for name in files]
+    if all(name.startswith("synthetic ") for name in names):
+        return "synthetic study of every view"
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 

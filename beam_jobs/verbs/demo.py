@@ -3,8 +3,12 @@
 import json
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
+
+WIDTH: Final = 100
+"""Columns of the table where no terminal says how many there are."""
 
 
 @click.command(epilog="\b\nExample:\n  echobeam demo --root ./echobeam-demo")
@@ -56,7 +60,7 @@ def demo(root: Path, client: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report_as_json(report), indent=2))
     else:
-        show_report(report, Console())
+        show_report(report, Console(width=None if sys.stdout.isatty() else WIDTH))
     for study in report.failed:
         click.echo(f"Error: study {study.study_key} failed: {study.error}", err=True)
     sys.exit(1 if report.failed else 0)
