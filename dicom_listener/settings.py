@@ -56,32 +56,32 @@ class ListenerSettings(SectionSettings):
 
     model_config = SettingsConfigDict(env_prefix="ECHOBEAM_LISTENER_")
 
-    ae_title: str = Field("ECHOBEAM", min_length=1, max_length=16, description="Our AE title.")
+    ae_title: str = Field(default="ECHOBEAM", min_length=1, max_length=16, description="Our AE title.")
     host: str = Field(
-        "127.0.0.1",
+        default="127.0.0.1",
         description="Address to receive on. Closed by default: name the PACS-facing address to open it.",
     )
-    port: Port = Field(11112, description="DICOM port; 0 takes a free one.")
-    http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
-    http_port: Port = Field(9108, description="HTTP port; 0 takes a free one.")
+    port: Port = Field(default=11112, description="DICOM port; 0 takes a free one.")
+    http_host: str = Field(default="127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
+    http_port: Port = Field(default=9108, description="HTTP port; 0 takes a free one.")
     quiet_period_s: float = Field(
-        60, ge=0, description="A study is complete when nothing came for so long (seconds)."
+        default=60, ge=0, description="A study is complete when nothing came for so long (seconds)."
     )
     max_age_s: float = Field(
-        3600, gt=0, description="A study is complete after so long whatever still comes (seconds)."
+        default=3600, gt=0, description="A study is complete after so long whatever still comes (seconds)."
     )
-    maximum_associations: int = Field(10, ge=1, description="Associations open at once.")
+    maximum_associations: int = Field(default=10, ge=1, description="Associations open at once.")
     maximum_pdu_bytes: int = Field(
-        131072, ge=4096, le=1048576, description="Largest PDU we ask senders to send (bytes)."
+        default=131072, ge=4096, le=1048576, description="Largest PDU we ask senders to send (bytes)."
     )
     network_timeout_s: float = Field(
-        60, gt=0, description="An association that says nothing for so long is aborted (seconds)."
+        default=60, gt=0, description="An association that says nothing for so long is aborted (seconds)."
     )
     drain_s: float = Field(
-        30, ge=0, description="How long a stopping listener lets open associations finish (seconds)."
+        default=30, ge=0, description="How long a stopping listener lets open associations finish (seconds)."
     )
     housekeeping_s: float = Field(
-        1.0, gt=0, description="How often holds are extended and completion is looked at (seconds)."
+        default=1.0, gt=0, description="How often holds are extended and completion is looked at (seconds)."
     )
     spool: RootedPath = Field(
         default_factory=lambda data: data["root"] / "spool", description="Folder of received instances."
