@@ -170,7 +170,7 @@ class Heart:
             x, y, z = x + slide[0] * swing, y + slide[1] * swing, z + slide[2] * swing
         return x, y, z
 
-    def tissue(self, points: Points, phase: FloatArray) -> TissueMap:
+    def tissue(self, points: Points, phase: FloatArray | float) -> TissueMap:
         """Label points in space at a phase of the cardiac cycle.
 
         Args:
@@ -214,10 +214,7 @@ class Heart:
     def _left_ventricle(self, x: FloatArray, y: FloatArray, z: FloatArray) -> tuple[FloatArray, FloatArray]:
         rho = np.sqrt(x * x + y * y + _EPSILON)
         cosine = (x * math.cos(SEPTAL_AZIMUTH) + y * math.sin(SEPTAL_AZIMUTH)) / rho
-        subject = self.subject
-        wall = subject.posterior_wall_mm + (subject.septum_mm - subject.posterior_wall_mm) * septal_weight(
-            cosine
-        )
+        wall = self.posterior_wall + (self.septum - self.posterior_wall) * septal_weight(cosine)
         along = z - self.centre
         inner = np.sqrt((rho / self.radius) ** 2 + (along / self.semi) ** 2)
         outer_radius = self.radius + wall
@@ -297,7 +294,7 @@ class Heart:
         labels[tricuspid & (labels == Tissue.BLOOD)] = Tissue.VALVE
         ejection = np.asarray(cycle.semilunar_opening(phase), np.float32)
         for centre, axis, radius in (
-            (AORTIC_VALVE, ROOT_AXIS, 0.44 * self.subject.aortic_root_mm / self.subject.size_ratio),
+            (AORTIC_VALVE, ROOT_AXIS, float(self.aorta.radii[1])),
             (_PULMONARY_VALVE, _PULMONARY_AXIS, 11.5),
         ):
             labels[_cusps((x, y, z), centre, axis, radius, ejection)] = Tissue.VALVE
