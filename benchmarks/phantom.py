@@ -66,10 +66,8 @@ def measure(*, quick: bool) -> list[dict[str, float | str]]:
     for view in VIEWS:
         row: dict[str, float | str] = {"view": view}
         for name, number_of_frames in (("stills", 1), ("pairs", 2), ("clips", 12)):
-            times = [
-                t / number_of_frames
-                for t in seconds(clip_of(view, number_of_frames), max(repetitions // number_of_frames, 2))
-            ]
+            runs = seconds(clip_of(view, number_of_frames), max(repetitions // number_of_frames, 2))
+            times = [run / number_of_frames for run in runs]
             median_s = statistics.median(times)
             row[f"{name}_frames_per_s"] = 1 / median_s
             row[f"{name}_spread_ratio"] = (max(times) - min(times)) / median_s
@@ -96,16 +94,19 @@ def main() -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    print(
-        "Frames a second on one core by clip length, (spread as share of the median), share of the limit's speed"
-    )
+    print("Frames a second on one core, (spread as share of the median), share of the limit's speed")
     print(f"{'view':14}{'1 frame':>24}{'2 frames':>24}{'12 frames':>24}")
     for row in rows:
-        cells = [
-            f"{row[f'{name}_frames_per_s']:7.1f} ({row[f'{name}_spread_ratio']:.2f}) {row[f'{name}_ratio_to_limit']:6.3f}"
-            for name in ("stills", "pairs", "clips")
-        ]
-        print(f"{row['view']:14}" + "".join(f"{cell:>24}" for cell in cells))
+        print(
+            f"{row['view']:14}" + "".join(f"{_cell(row, name):>24}" for name in ("stills", "pairs", "clips"))
+        )
+
+
+def _cell(row: dict[str, float | str], name: str) -> str:
+    speed, spread, ratio = (
+        row[f"{name}_{what}"] for what in ("frames_per_s", "spread_ratio", "ratio_to_limit")
+    )
+    return f"{speed:7.1f} ({spread:.2f}) {ratio:6.3f}"
 
 
 if __name__ == "__main__":
