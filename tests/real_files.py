@@ -51,7 +51,7 @@ REAL_FILES: Final = {
     "rgb_big": RealFile("pydicom", "data/test_files/ExplVR_BigEnd.dcm", "planar RGB, big endian"),
     "jpeg_2000": RealFile("data_store", "data/US1_J2KR.dcm", "JPEG 2000 lossless"),
     "jpeg_2000_lossy": RealFile("data_store", "data/US1_J2KI.dcm", "JPEG 2000"),
-    "secondary_capture": RealFile("pydicom", "data/test_files/SC_rgb.dcm", "not ultrasound"),
+    "secondary_capture": RealFile("pydicom", "data/test_files/SC_rgb_rle.dcm", "not ultrasound"),
     "structured_report": RealFile("pydicom", "data/test_files/test-SR.dcm", "no pixels"),
 }
 

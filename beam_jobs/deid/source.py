@@ -198,7 +198,8 @@ class PixelSource:
         is_offset_table = True
         while True:
             header = file.read(8)
-            if header[:4] == _SEQUENCE_DELIMITER:
+            # pydicom leaves the delimiter out in memory; whether frames lack is told by their number.
+            if not header or header[:4] == _SEQUENCE_DELIMITER:
                 return
             if len(header) < 8:
                 raise RejectedError(Reason.TRUNCATED_PIXELS)

@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.uid import UID
 
 from beam_jobs.deid import RejectedError
 from beam_jobs.deid.headers import dicom_mode
@@ -217,7 +218,7 @@ def test_what_cannot_be_processed_is_told_from_its_header(elements: dict[str, An
 )
 def test_a_transfer_syntax_that_cannot_be_decoded_is_refused(transfer_syntax: str) -> None:
     ds = instance(np.zeros((3, 30, 40), np.uint8))
-    ds.file_meta.TransferSyntaxUID = transfer_syntax
+    ds.file_meta.TransferSyntaxUID = UID(transfer_syntax)
     with pytest.raises(RejectedError) as raised:
         clean(ds)
     assert raised.value.reason is Reason.UNSUPPORTED_TRANSFER_SYNTAX
