@@ -54,13 +54,6 @@ class RetrainMetrics:
             registry=None,
         )
 
-    @classmethod
-    def reference(cls) -> CollectorRegistry:
-        """Give a registry with every metric there is, for the reference page."""
-        metrics = cls()
-        metrics._tell(*(value for value in vars(metrics).values() if isinstance(value, Gauge)))
-        return metrics.registry
-
     def ended(self, decision: str, *, decisions: tuple[str, ...], duration_s: float, now: float) -> None:
         """Say how the run ended.
 

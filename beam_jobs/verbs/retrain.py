@@ -67,7 +67,7 @@ def retrain(root: Path, *, as_json: bool, quiet: bool, **overrides: Any) -> None
     Exit codes: 0 a model was judged; 1 nothing was (too few frames, or the job failed); 2 the
     configuration is refused; 4 another run is at it.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up chatter
     from beam_jobs.retrain_settings import SECTION, RetrainSettings
     from dicom_listener.errors import SettingsError
     from dicom_listener.log import configure_logging
