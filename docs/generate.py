@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, cast, get_args, get_origin
 
 import click
 import pyarrow as pa
@@ -62,8 +62,12 @@ def type_words(annotation: Any) -> str:
     names = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path"}
     if annotation in names:
         return names[annotation]
-    text = str(annotation).replace("typing.", "").replace("pathlib._local.", "").replace("pathlib.", "")
-    return text.removeprefix("<class '").removesuffix("'>").replace("|", "or").replace("NoneType", "none")
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(annotation))
+    if get_origin(annotation) is list:
+        return f"list of {type_words(get_args(annotation)[0])}"
+    parts = [type_words(part) for part in get_args(annotation) if part is not type(None)]
+    return " or ".join(parts) if parts else str(annotation)
 
 
 def default_words(field: Any) -> str:
@@ -131,7 +135,7 @@ def registries() -> dict[str, CollectorRegistry]:
     """Return a registry of each program, with all its metrics in it."""
     listener = CollectorRegistry()
     ListenerMetrics(listener)
-    listener.register(LedgerCollector(Ledger("sqlite://")))
+    listener.register(LedgerCollector(cast("Ledger", None)))  # to be described needs no ledger
     worker = CollectorRegistry()
     WorkerMetrics(worker)
     retrain = CollectorRegistry()
@@ -142,8 +146,8 @@ def registries() -> dict[str, CollectorRegistry]:
 
 
 def described(registry: CollectorRegistry) -> list[dict[str, Any]]:
-    """Return name, type, labels and help of each metric, by name; none is asked for its value."""
-    collectors = dict.fromkeys(registry._names_to_collectors.values())  # noqa: SLF001 - there is no other list
+    """Return name, type, labels and help of each metric, by name."""
+    collectors = list(registry._collector_to_names)  # noqa: SLF001 - there is no other list
     found = [
         {
             "name": f"{metric.name}_total" if metric.type == "counter" else metric.name,
@@ -152,7 +156,7 @@ def described(registry: CollectorRegistry) -> list[dict[str, Any]]:
             "help": metric.documentation,
         }
         for collector in collectors
-        for metric in collector.describe()
+        for metric in getattr(collector, "describe", collector.collect)()
     ]
     return sorted(found, key=lambda metric: metric["name"])
 

@@ -2,5 +2,18 @@
 
 import os
 
+import pytest
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+# Warnings are errors; each exception has its reason.
+EXCUSED = (
+    # TensorFlow's variables, as Keras saves them, do not know the `copy` argument of NumPy 2.
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in EXCUSED:
+        config.addinivalue_line("filterwarnings", line)

@@ -37,7 +37,7 @@ COMMANDS = dict(commands(main, "echobeam"))
 def test_a_verb_ends_its_help_with_an_example_of_itself(path: str) -> None:
     command = COMMANDS[path]
     text = command.get_help(click.Context(command, info_name=path, terminal_width=100))
-    assert re.search(rf"Example:\n +(\w+=\S+ )?{re.escape(path)}\b", text), text
+    assert re.search(rf"Examples?:\n +(\w+=\S+ )?{re.escape(path)}\b", text), text
 
 
 @pytest.mark.parametrize("path", COMMANDS)
