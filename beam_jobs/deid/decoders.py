@@ -71,11 +71,12 @@ class _Sampling:
     """The sampling points of nearest neighbour in a full-size frame."""
 
     def __init__(self, pixels: PixelFormat) -> None:
-        self.rows = nearest_positions(pixels.rows, FRAME_ROWS)[:, None]
+        self.rows = nearest_positions(pixels.rows, FRAME_ROWS)
         self.columns = nearest_positions(pixels.columns, FRAME_COLUMNS)
 
     def __call__(self, frame: Samples) -> Samples:
-        return frame[self.rows, self.columns]
+        # Two takes are three times as fast as one index of both axes.
+        return frame.take(self.rows, axis=0).take(self.columns, axis=1)
 
 
 class _NativeDecoder:

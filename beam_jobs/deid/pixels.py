@@ -113,7 +113,9 @@ def _disk(radius: int) -> Mask:
 
 def _hull(mask: Mask) -> Mask:
     """Fill the convex hull of a mask (Andrew's monotone chain, then half planes)."""
-    points = sorted(zip(*(axis.tolist() for axis in np.nonzero(mask)), strict=True))
+    # Only the first and the last pixel of a row can be a corner.
+    ends = ((row, np.flatnonzero(mask[row])[[0, -1]].tolist()) for row in np.flatnonzero(mask.any(axis=1)))
+    points = sorted({(int(row), column) for row, columns in ends for column in columns})
     corners = np.array(_half_hull(points)[:-1] + _half_hull(points[::-1])[:-1])
     rows, columns = np.indices(mask.shape)
     filled = np.ones_like(mask)
