@@ -90,7 +90,7 @@ def check_extras() -> Iterator[Finding]:
         absent = sorted(
             module
             for module, of_extra in EXTRA_OF_MODULE.items()
-            if of_extra == extra and importlib.util.find_spec(module) is None
+            if of_extra == extra and not is_installed(module)
         )
         if absent:
             yield Finding(
@@ -108,9 +108,17 @@ def check_extras() -> Iterator[Finding]:
             continue  # said above, by the extra
 
 
+def is_installed(module: str) -> bool:
+    """Return whether a module could be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def check_sender() -> Iterator[Finding]:
     """Look for DCMTK's storescu, which the demo prefers as a client made by somebody else."""
-    from beam_jobs.demo_sender import find_dcmtk_storescu  # noqa: PLC0415
+    from beam_jobs.dcmtk import find_dcmtk_storescu  # noqa: PLC0415
 
     storescu = find_dcmtk_storescu()
     if storescu is None:
@@ -130,7 +138,7 @@ def check_configuration(root: Path) -> tuple[Configuration, list[Finding]]:
     from dicom_listener.settings import ListenerSettings, load_section  # noqa: PLC0415
 
     sections: dict[str, Any] = {"listener": ListenerSettings}
-    if importlib.util.find_spec("apache_beam") is not None:
+    if is_installed("apache_beam"):
         from beam_jobs.settings import RetrainSettings, WorkerSettings  # noqa: PLC0415
 
         sections |= {"worker": WorkerSettings, "retrain": RetrainSettings}

@@ -37,9 +37,10 @@ def demo(root: Path, client: str, *, as_json: bool) -> None:
     """
     from rich.console import Console  # noqa: PLC0415
 
+    from beam_jobs.dcmtk import find_dcmtk_storescu  # noqa: PLC0415
     from beam_jobs.demo import DemoError, run_demo  # noqa: PLC0415
     from beam_jobs.demo_report import Bars, report_as_json, show_report  # noqa: PLC0415
-    from beam_jobs.demo_sender import SendError, find_dcmtk_storescu  # noqa: PLC0415
+    from beam_jobs.demo_sender import SendError  # noqa: PLC0415
     from dicom_listener.errors import SettingsError  # noqa: PLC0415
     from dicom_listener.log import configure_logging  # noqa: PLC0415
 

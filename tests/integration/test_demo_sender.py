@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from beam_jobs.dcmtk import find_dcmtk_storescu
 from beam_jobs.demo_clips import Clip, public_clips
-from beam_jobs.demo_sender import Sender, find_dcmtk_storescu
+from beam_jobs.demo_sender import Sender
 from dicom_listener.ledger import Ledger
 from dicom_listener.service import Listener
 from dicom_listener.settings import ListenerSettings

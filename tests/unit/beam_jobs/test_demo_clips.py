@@ -16,8 +16,9 @@ from pydicom.uid import (
 )
 
 from beam_jobs import demo_clips
+from beam_jobs.dcmtk import find_dcmtk_storescu
 from beam_jobs.demo_clips import Clip, describe_clips, public_clips
-from beam_jobs.demo_sender import Sender, SendError, by_transfer_syntax, find_dcmtk_storescu
+from beam_jobs.demo_sender import Sender, SendError, by_transfer_syntax
 
 
 def write(path: Path, **values: str | None) -> Path:
