@@ -99,6 +99,7 @@ def make_application_entity(settings: ListenerSettings) -> AE:
     ae.supported_contexts = supported_contexts()
     ae.maximum_associations = settings.maximum_associations
     ae.maximum_pdu_size = settings.maximum_pdu_bytes
+    ae.acse_timeout = settings.negotiation_timeout_s  # silent connections count as associations too
     ae.network_timeout = settings.network_timeout_s
     return ae
 

@@ -137,7 +137,8 @@ def keep_house(reception: Reception, settings: ListenerSettings, stop: threading
 def drain(server: ThreadedAssociationServer, drain_s: float) -> None:
     """Stop accepting, let open associations finish, and abort those that do not in time.
 
-    An aborted sender gets no Success for what was under way, and sends it again.
+    An aborted sender gets no Success for what was under way, and sends it again. Connections on which
+    no association is open yet, such as a load balancer's probes, are not waited for.
 
     Args:
         server: the running server.
@@ -146,6 +147,9 @@ def drain(server: ThreadedAssociationServer, drain_s: float) -> None:
     deadline = time.monotonic() + drain_s
     server.shutdown()
     for assoc in server.active_associations:
+        if not assoc.is_established:
+            assoc.abort()
+            continue
         assoc.join(max(0.0, deadline - time.monotonic()))
         if assoc.is_alive():
             _log.warning("association_aborted", after_s=drain_s)

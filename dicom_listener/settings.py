@@ -77,6 +77,11 @@ class ListenerSettings(SectionSettings):
     network_timeout_s: float = Field(
         default=60, gt=0, description="An association that says nothing for so long is aborted (seconds)."
     )
+    negotiation_timeout_s: float = Field(
+        default=10,
+        gt=0,
+        description="A connection that requests no association for so long is closed (seconds).",
+    )
     drain_s: float = Field(
         default=30, ge=0, description="How long a stopping listener lets open associations finish (seconds)."
     )

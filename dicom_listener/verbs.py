@@ -8,7 +8,6 @@ import dataclasses
 import json
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,12 +77,6 @@ def listen(
     from dicom_listener.settings import ListenerSettings, load_section
 
     configure_logging(quiet=quiet)
-    stop = threading.Event()
-
-    def on_signal(number: int, _frame: object) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
     with _exit_codes():
         settings = load_section(
             ListenerSettings,
@@ -94,10 +87,13 @@ def listen(
             ae_title=ae_title,
             http_port=http_port,
         )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, on_signal)
+        # Blocked before any thread starts, so that none of them takes a signal which would then wait
+        # for the main thread to wake by itself.
+        signals = {signal.SIGTERM, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         with Listener(settings):
-            stop.wait()
+            signal.sigwait(signals)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
 @click.group(epilog="\b\nExample:\n  echobeam studies list --state failed")
