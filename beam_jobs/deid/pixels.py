@@ -59,6 +59,11 @@ _GRADED: Final = (0.12, 0.94)
 """Greys between these parts of the contrast around them are neither background nor ink."""
 
 _DENSE_RATIO: Final = 0.5
+"""Ink, and the shade at its rims, covers less than this of a line of text."""
+
+_BRIDGED_RADIUS_PX: Final = 5
+"""Chambers between moving walls may be black all the time: gaps up to twice this are filled."""
+
 _THINNEST_RADIUS_PX: Final = 3
 _SMALLEST_AREA_RATIO: Final = 0.015
 _SECOND_AREA_RATIO: Final = 0.3
@@ -66,8 +71,8 @@ _SECOND_AREA_RATIO: Final = 0.3
 
 def _find_fan(frames: npt.NDArray[np.uint8], inside: Mask) -> Mask:
     """Draw the convex hull of each large area that speckle fills."""
-    filled = ndimage.uniform_filter(_speckle(frames).astype(np.float32), _WINDOW_PX) > _DENSE_RATIO
-    solid = ndimage.binary_opening(filled & inside, _disk(_THINNEST_RADIUS_PX))
+    filled = _filled_by_speckle(frames) & inside
+    solid = ndimage.binary_opening(filled, _disk(_THINNEST_RADIUS_PX))
     labels, count = ndimage.label(solid)
     fan = np.zeros_like(inside)
     if count == 0:
@@ -76,24 +81,43 @@ def _find_fan(frames: npt.NDArray[np.uint8], inside: Mask) -> Mask:
     for label, area in enumerate(areas, start=1):
         if area >= max(_SECOND_AREA_RATIO * areas.max(), _SMALLEST_AREA_RATIO * solid.size):
             # What the opening took from its corners, but not what hangs on by a thread.
-            grown = ndimage.binary_dilation(
-                labels == label, iterations=_THINNEST_RADIUS_PX, mask=filled & inside
-            )
+            grown = ndimage.binary_dilation(labels == label, iterations=_THINNEST_RADIUS_PX, mask=filled)
             fan |= _hull(grown)
     return fan & inside
 
 
-def _speckle(frames: npt.NDArray[np.uint8]) -> Mask:
-    """Mark the pixels that flicker, or in a still those that are shaded."""
+def _filled_by_speckle(frames: npt.NDArray[np.uint8]) -> Mask:
+    """Mark where much flickers, or in a still much is shaded."""
     wide = frames.astype(np.int16)
-    if len(wide) > 2:
-        changes = np.abs(np.diff(wide, axis=0))
-        for level in _CHANGE_LEVELS:
-            moving: Mask = np.mean(changes >= level, axis=0) >= _OFTEN
-            if _MOVING_RATIOS[0] <= moving.mean() <= _MOVING_RATIOS[1]:
-                return moving
+    moving = _moving(wide)
+    if moving is not None:
+        return _closed(_is_dense(moving))
     shaded: Mask = np.mean([_shaded(frame) for frame in wide], axis=0) >= 0.5
-    return shaded
+    return _is_dense(shaded)
+
+
+def _moving(frames: npt.NDArray[np.int16]) -> Mask | None:
+    """Mark pixels that change between many frames; None where the clip tells nothing by that."""
+    if len(frames) <= 2:
+        return None
+    changes = np.abs(np.diff(frames, axis=0))
+    for level in _CHANGE_LEVELS:
+        moving: Mask = np.mean(changes >= level, axis=0) >= _OFTEN
+        if _MOVING_RATIOS[0] <= moving.mean() <= _MOVING_RATIOS[1]:
+            return moving
+    return None
+
+
+def _is_dense(mask: Mask) -> Mask:
+    dense: Mask = ndimage.uniform_filter(mask.astype(np.float32), _WINDOW_PX) > _DENSE_RATIO
+    return dense
+
+
+def _closed(mask: Mask) -> Mask:
+    # Padded, or the erosion would eat what touches the edge of the screen.
+    padded = np.pad(mask, _BRIDGED_RADIUS_PX)
+    closed: Mask = ndimage.binary_closing(padded, _disk(_BRIDGED_RADIUS_PX))
+    return closed[_BRIDGED_RADIUS_PX:-_BRIDGED_RADIUS_PX, _BRIDGED_RADIUS_PX:-_BRIDGED_RADIUS_PX]
 
 
 def _shaded(frame: npt.NDArray[np.int16]) -> Mask:

@@ -321,3 +321,16 @@ def test_pydicom_is_quiet_within_blocks_and_heard_after_them() -> None:
             warnings.warn(MARK, stacklevel=1)
         warnings.warn("afterwards", stacklevel=1)
     assert [str(warning.message) for warning in caught] == ["afterwards"]
+
+
+def test_overlapping_blocks_stay_quiet_until_the_last_ends() -> None:
+    first, second = quiet_pydicom(), quiet_pydicom()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        warnings.warn(MARK, stacklevel=1)
+        second.__exit__(None, None, None)
+        warnings.warn("afterwards", stacklevel=1)
+    assert [str(warning.message) for warning in caught] == ["afterwards"]

@@ -1,6 +1,7 @@
 """Chunks, cut and broken cines, limits, and colour by arithmetic."""
 
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,23 @@ def test_pixels_in_memory_and_in_a_file_are_the_same(tmp_path: Path) -> None:
     (from_memory,) = flatten_frames(clean(ds))
     (from_file,) = flatten_frames(clean(written(ds, tmp_path / "instance.dcm")))
     assert np.array_equal(from_memory.frames, from_file.frames)
+
+
+@pytest.mark.parametrize("is_encapsulated", [False, True])
+def test_one_frame_of_full_size_is_in_memory_at_a_time(tmp_path: Path, is_encapsulated: bool) -> None:
+    pixels = speckle_cine(20, 1200, 1600)
+    ds = instance(pixels)
+    path = written(encapsulated(ds, jpegs(pixels)) if is_encapsulated else ds, tmp_path / "instance.dcm")
+    next(flatten_frames(clean(path)))
+    tracemalloc.start()
+    try:
+        (chunk,) = flatten_frames(clean(path))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The encoded frame, the decoded one, and what the mask is found with.
+    assert len(chunk.frames) == 20
+    assert peak_bytes < 3 * pixels[0].nbytes + 6 * chunk.frames.nbytes
 
 
 # Colour by arithmetic: one colour over the whole frame, in each way to store it.
