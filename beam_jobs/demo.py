@@ -209,8 +209,9 @@ def _services(root: Path) -> Iterator[_Services]:
     command = [sys.executable, "-m", "beam_jobs", "up", "--json", "--root", str(root)]
     with (
         log.open("w", encoding="utf-8") as errors,
+        # In a group of its own: Ctrl-C on the terminal reaches the demo, which asks once for the drain.
         subprocess.Popen(  # noqa: S603 - this package's own verb
-            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, process_group=0
         ) as process,
     ):
         try:

@@ -1,11 +1,15 @@
 """`echobeam demo`: real clips through everything, and what came out."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Final
 
 import click
+
+TERMINATED: Final = 128 + signal.SIGTERM
+"""What a shell says of a program that SIGTERM ended."""
 
 WIDTH: Final = 100
 """Columns of the table where no terminal says how many there are."""
@@ -45,6 +49,9 @@ def demo(root: Path, client: str, *, as_json: bool) -> None:
     from dicom_listener.log import configure_logging  # noqa: PLC0415
 
     configure_logging(quiet=True)
+    signal.signal(
+        signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED)
+    )  # so that the services end too
     storescu = None if client == "pynetdicom" else find_dcmtk_storescu()
     if client == "dcmtk" and storescu is None:
         raise click.UsageError("DCMTK's storescu is not on PATH: install dcmtk, or use --client pynetdicom")
