@@ -56,8 +56,8 @@ def random_settings(rng: np.random.Generator, usual_depth_mm: float, severity: f
         bright_grey=float(np.clip(160 + severity * rng.normal(0, 46), 65, 245)),
         gamma=float(np.clip(1.25 + severity * rng.normal(0, 0.3), 0.75, 2.1)),
         reject=float(severity * rng.uniform(0, 0.08)),
-        axial_px=float(rng.uniform(0.5, 1.3)),
-        near_lateral_px=float(rng.uniform(1.0, 2.6)),
+        axial_px=float(rng.uniform(0.5, 1.5)),
+        near_lateral_px=float(rng.uniform(1.0, 3.0)),
         far_lateral_px=float(rng.uniform(0.7, 2.4)),
     )
 
