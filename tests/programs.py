@@ -49,6 +49,15 @@ def running(
                 raise
 
 
+@contextmanager
+def running_pushgateway() -> Iterator[str]:
+    """Run a Pushgateway that keeps nothing on disk (Debian's does by default); give its URL."""
+    program = need("prometheus-pushgateway", "prometheus-pushgateway")
+    options = ("--web.listen-address=127.0.0.1:0", "--persistence.file=")
+    with running(program, *options, says=r"address=(127\.0\.0\.1:[1-9]\d*)") as match:
+        yield f"http://{match[1]}"
+
+
 def _read_lines(stream: IO[str], lines: "queue.Queue[str | None]") -> None:
     for line in stream:
         lines.put(line)

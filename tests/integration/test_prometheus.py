@@ -19,7 +19,7 @@ import pytest
 
 from beam_jobs.retrain import Outcome
 from beam_jobs.retrain_metrics import RetrainMetrics
-from tests.programs import get_json, need, running, wait_for
+from tests.programs import get_json, need, running, running_pushgateway, wait_for
 from tests.toy import write_toy_registry
 
 REPOSITORY = Path(__file__).parents[2]
@@ -32,16 +32,11 @@ JOBS = ("echobeam-listener", "echobeam-worker", "echobeam-pushgateway")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Listener, worker, Pushgateway with a night in it, and the Prometheus that watches them; its address."""
     need("prometheus", "prometheus")
-    gateway_program = need("prometheus-pushgateway", "prometheus-pushgateway")
     root = tmp_path_factory.mktemp("root")
     write_toy_registry(root / "models")
     with ExitStack() as programs:
-        gateway = programs.enter_context(
-            running(
-                gateway_program, "--web.listen-address=127.0.0.1:0", says=r"address=(127\.0\.0\.1:[1-9]\d*)"
-            )
-        )[1]
-        push_a_night(f"http://{gateway}")
+        gateway = programs.enter_context(running_pushgateway())
+        push_a_night(gateway)
         for verb in ("listen", "work"):
             programs.enter_context(
                 running(*echobeam(verb, root), says="http_port", environment=on_free_ports())
@@ -49,7 +44,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         addresses = {
             "localhost:9108": f"127.0.0.1:{http_port(root / 'run' / 'listener.json')}",
             "localhost:9109": f"127.0.0.1:{http_port(root / 'run' / 'worker.json')}",
-            "localhost:9091": gateway,
+            "localhost:9091": gateway.removeprefix("http://"),
         }
         configuration = copy_of_configuration(tmp_path_factory.mktemp("prometheus"), addresses)
         address = programs.enter_context(

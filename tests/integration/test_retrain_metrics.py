@@ -6,18 +6,15 @@ from urllib.request import urlopen
 import pytest
 
 from beam_jobs.retrain_metrics import RetrainMetrics
-from tests.programs import need, running
+from tests.programs import running_pushgateway
 
 DECISIONS = ("promoted", "kept_out", "failed")
 
 
 @pytest.fixture
 def pushgateway() -> Iterator[str]:
-    program = need("prometheus-pushgateway", "prometheus-pushgateway")
-    with running(
-        program, "--web.listen-address=127.0.0.1:0", says=r"address=(127\.0\.0\.1:[1-9]\d*)"
-    ) as match:
-        yield f"http://{match[1]}"
+    with running_pushgateway() as url:
+        yield url
 
 
 def shown(url: str) -> str:
