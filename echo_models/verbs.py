@@ -14,7 +14,7 @@ import click
 
 from echo_models.errors import ModelsError, NotInRegistryError
 from echo_models.manifest import TASKS, Manifest, read_manifest
-from echo_models.registry import Registry
+from echo_models.registry import SHIPPED, Registry
 
 if TYPE_CHECKING:
     from echo_models.recipes import Workshop
@@ -52,7 +52,13 @@ def _fail(error: ModelsError) -> NoReturn:
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random."
 )
-@click.option("--preset", type=click.Choice(("small", "paper")), default="small", show_default=True)
+@click.option(
+    "--preset",
+    type=click.Choice(("small", "paper")),
+    default="small",
+    show_default=True,
+    help="Widths of the networks.",
+)
 @click.option("--subjects", type=click.IntRange(min=8), help="Phantom subjects.  [default: the preset's]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Of every stage.  [default: the schedule's]")
 @click.option(
@@ -96,7 +102,7 @@ def train(
     try:
         with _workshop(quiet=quiet) as workshop:
             if task == "lvh":
-                workshop.views = _view_classifier(root, preset)
+                workshop.views = _view_classifier(root, out, preset)
             for name in names:
                 order = Order(name, seed, preset, subjects, epochs, processes, work, resume)
                 folder = _made(workshop, order, root, out, replace=replace)
@@ -137,16 +143,17 @@ def _workshop(*, quiet: bool) -> "Iterator[Workshop]":
         yield Workshop(on_step, on_render)
 
 
-def _view_classifier(root: Path, preset: str) -> tuple[str, Any] | None:
-    """Find the view classifier that "lvh" starts from: the one at work, else the one that ships."""
+def _view_classifier(root: Path, out: Path | None, preset: str) -> tuple[str, Any] | None:
+    """Find the view classifier that "lvh" starts from: beside --out, at work, or the one that ships."""
     from echo_models.bundle import load_bundle  # noqa: PLC0415 - TensorFlow takes seconds to import
-    from echo_models.registry import SHIPPED  # noqa: PLC0415
 
     registry = Registry(root / "models")
-    folders = [registry.resolve("view")] if registry.production("view") else []
-    for folder in [*folders, *sorted((SHIPPED / "view").glob("*"))]:
-        bundle = load_bundle(folder)
-        if bundle.manifest.training.get("preset") == preset:
+    folders = [] if out is None else sorted((out / "view").glob("*"))
+    folders += [registry.resolve("view")] if registry.production("view") else []
+    folders += sorted((SHIPPED / "view").glob("*"))
+    for folder in folders:
+        if read_manifest(folder).training.get("preset") == preset:
+            bundle = load_bundle(folder)
             return bundle.name, bundle.model
     click.echo(f"No view model of preset {preset} to start from: convolutions are random.", err=True)
     return None

@@ -4,8 +4,10 @@ import dataclasses
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from echo_models.bundle import write_bundle
+from echo_models.datasets import LabeledFrames
 from echo_models.manifest import Mask
 from echo_models.networks import (
     PRESETS,
@@ -20,7 +22,8 @@ from echo_models.views import VIEWS
 TOY_PRESET = dataclasses.replace(
     PRESETS["small"],
     stem_pool=4,
-    unet_filters=(4, 4),
+    unet_filters=(8, 8),
+    unet_dropout=0.0,
     cnn_filters=(4, 4),
     cnn_dense=(8,),
     noise=20,
@@ -65,3 +68,28 @@ def write_toy_registry(path: Path) -> Registry:
         registry.publish(folder, now=0.0)
         registry.promote(task, "toy", reason="toy", now=0.0)
     return registry
+
+
+def toy_frames(subjects: int = 12, frames_each: int = 4, seed: int = 0) -> LabeledFrames:
+    """Draw frames a small network can learn at once: a bright half says the view, a disc is the ventricle.
+
+    The field of view is all but a border above and at the left; hypertrophy is a brighter disc; views are
+    a4c and plax.
+    """
+    rng = np.random.default_rng(seed)
+    count = subjects * frames_each
+    who = np.repeat(np.arange(subjects), frames_each)
+    frames = rng.integers(0, 40, (count, 120, 160), np.uint8)
+    rows, columns = np.mgrid[:120, :160]
+    corners = rng.integers(0, 40, (2, count, 1, 1))
+    fov = (rows > corners[0]) & (columns > corners[1])
+    centres = np.array([60, 80]) + rng.integers(-8, 9, (count, 2))
+    discs = fov & ((rows - centres[:, :1, None]) ** 2 + (columns - centres[:, 1:, None]) ** 2 < 25**2)
+    views = np.where(np.arange(count) % 2, VIEWS.index("a4c"), VIEWS.index("plax"))
+    hypertrophy = who % 2 == 1
+    frames[fov] += 60
+    a4c = views == VIEWS.index("a4c")
+    frames[a4c, :60] += 50
+    frames[discs & hypertrophy[:, None, None]] += 90
+    frames[discs & ~hypertrophy[:, None, None]] = 10
+    return LabeledFrames(frames, fov, discs & a4c[:, None, None], views, hypertrophy, who)
