@@ -19,6 +19,7 @@ from pydicom.uid import (
 
 from dicom_listener.completion import CompletionRule
 from dicom_listener.ledger import Ledger, ReceivedInstance, SpooledInstance
+from tests.bright import DARK
 
 ROWS, COLUMNS = 60, 80
 MARK = "Zebedee"
@@ -32,8 +33,10 @@ def uid(*parts: int) -> str:
     return ".".join(["1.2.826.0.1.3680043.8.498.271828", *map(str, parts)])
 
 
-def clip_dataset(study: int, instance: int, *, frames: int = 3) -> Dataset:
-    """Make a cine whose texture comes from its numbers; its header is full of marks."""
+def clip_dataset(
+    study: int, instance: int, *, frames: int = 3, grey: int = DARK, date: str = "20240517"
+) -> Dataset:
+    """Make a cine of a grey level, its right quarter black; its header is full of marks."""
     ds = _header(study, instance, UltrasoundMultiFrameImageStorage)
     region = Dataset()
     region.RegionSpatialFormat, region.RegionDataType = 1, 1
@@ -45,8 +48,10 @@ def clip_dataset(study: int, instance: int, *, frames: int = 3) -> Dataset:
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.BitsAllocated = ds.BitsStored = 8
     ds.HighBit, ds.PixelRepresentation = 7, 0
-    texture = np.random.default_rng((study, instance)).integers(30, 256, (frames, ROWS, COLUMNS), np.uint8)
-    ds.PixelData = texture.tobytes()
+    ds.StudyDate = date
+    texture = np.random.default_rng((study, instance)).integers(-9, 10, (frames, ROWS, COLUMNS))
+    texture[:, :, COLUMNS * 3 // 4 :] = -grey
+    ds.PixelData = (grey + texture).astype(np.uint8).tobytes()
     return ds
 
 
@@ -101,9 +106,14 @@ class Sent:
     transfer_syntax_uid: str = ExplicitVRLittleEndian
 
 
-def clip(study: int, instance: int, *, frames: int = 3) -> Sent:
+def clip(study: int, instance: int, *, frames: int = 3, grey: int = DARK, date: str = "20240517") -> Sent:
     """Make an instance to send."""
-    return Sent(study, instance, encoded(clip_dataset(study, instance, frames=frames)))
+    return Sent(study, instance, encoded(clip_dataset(study, instance, frames=frames, grey=grey, date=date)))
+
+
+def report(study: int, instance: int) -> Sent:
+    """Make a structured report to send."""
+    return Sent(study, instance, encoded(report_dataset(study, instance)), ComprehensiveSRStorage)
 
 
 def receive(ledger: Ledger, spool: Path, instances: Iterable[Sent], *, now: float) -> None:
