@@ -61,6 +61,8 @@ _PUBLIC: Final = (
     ("data_store", "data/SC_rgb.dcm", "secondary capture"),
     ("pydicom", "data/test_files/test-SR.dcm", "structured report"),
 )
+_DISTRIBUTIONS: Final = {"data_store": "pydicom-data", "deid_data": "deid-data"}
+"""Who publishes, by the package's name on an index, where it is imported by another."""
 
 
 def public_clips(unpack_to: Path) -> tuple[list[Clip], list[Skipped]]:
@@ -76,12 +78,13 @@ def public_clips(unpack_to: Path) -> tuple[list[Clip], list[Skipped]]:
     skipped: list[Skipped] = []
     for package, name, what in _PUBLIC:
         path = _in_package(package, name)
+        publisher = _DISTRIBUTIONS.get(package, package)
         if path is None:
-            skipped.append(Skipped(Path(name).name, f"{package} does not have it here"))
+            skipped.append(Skipped(Path(name).name, f"{publisher} does not have it here"))
         elif path.suffix == ".zip":
-            found.extend((unpacked, f"{what} ({package})") for unpacked in _unpack(path, unpack_to))
+            found.extend((unpacked, f"{what} ({publisher})") for unpacked in _unpack(path, unpack_to))
         else:
-            found.append((path, f"{what} ({package})"))
+            found.append((path, f"{what} ({publisher})"))
     clips, unfit = describe_clips(found)
     return clips, skipped + unfit
 

@@ -88,3 +88,15 @@ def test_a_second_run_sends_again_and_changes_nothing(first: dict[str, Any], roo
     assert {path: path.stat().st_mtime_ns for path in (root / "results").rglob("*.parquet")} == before
     for what in ("studies", "views", "rejections", "phantom_views"):
         assert second[what] == first[what]
+
+
+def test_a_service_that_does_not_start_ends_the_demo_with_1_and_the_log(tmp_path: Path) -> None:
+    key = tmp_path / "secret.key"
+    key.write_bytes(b"k" * 32)
+    key.chmod(0o644)  # the worker refuses a key that others can read
+    command = [sys.executable, "-m", "beam_jobs", "demo", "--json", "--root", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert str(tmp_path / "demo" / "up.log") in done.stderr
+    assert "service_refused_to_start" in (tmp_path / "demo" / "up.log").read_text()
