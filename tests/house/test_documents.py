@@ -75,3 +75,12 @@ def test_make_alone_lists_its_verbs() -> None:
     done = subprocess.run(["make"], capture_output=True, text=True, check=True, cwd=HERE)
     for verb in ("demo", "test", "check", "bench", "docs"):
         assert re.search(rf"^{verb}\b", done.stdout, re.MULTILINE)
+
+
+def test_the_readme_shows_output_for_what_it_promises() -> None:
+    blocks = re.findall(
+        r"<!-- (\w+) -->\n```text\n(.*?)```\n<!-- /\1 -->", (HERE / "README.md").read_text(), re.DOTALL
+    )
+    assert {name for name, _ in blocks} == {"demo", "up", "query", "help"}
+    for name, text in blocks:
+        assert text.strip(), f"the README's output of {name} is empty"
