@@ -82,8 +82,8 @@ def fit_fan(
     """Fit a sector into a box of the screen, a little off and sometimes zoomed beyond it."""
     height = box.bottom - box.top
     zoom = 1.0
-    if rng.random() < 0.18 * severity:
-        zoom = float(rng.uniform(1.15, 1.8))
+    if rng.random() < 0.14 * severity:
+        zoom = float(rng.uniform(1.12, 1.6))
     elif rng.random() < 0.5:
         zoom = float(rng.uniform(0.75, 1.0))
     px_per_mm = zoom * height / (settings.depth_mm + 4)
