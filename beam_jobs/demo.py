@@ -33,7 +33,9 @@ from dicom_listener.ledger import Ledger, StudyRecord, StudyState
 from dicom_listener.settings import ListenerSettings, load_section
 from echo_models.registry import Registry
 
-PHANTOM_SEED: Final = 7
+PHANTOM_SEED: Final = 777_777
+"""A subject that nothing is trained on: training sets number theirs from a million times their seed."""
+
 QUIET_PERIOD_S: Final = 2.0
 READY_WITHIN_S: Final = 180.0
 DONE_WITHIN_S: Final = 900.0
