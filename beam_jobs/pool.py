@@ -18,7 +18,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import StandardOptions
 from apache_beam.pvalue import AsDict, AsIter, AsSingleton
 
 from beam_jobs.pool_dataset import (
@@ -26,6 +26,7 @@ from beam_jobs.pool_dataset import (
     READ_ROWS,
     TEMPORARY_PREFIX,
     PoolDataset,
+    PoolDatasetError,
     PoolManifest,
     Shard,
 )
@@ -40,6 +41,8 @@ from beam_jobs.selection import (
     pixel_digest,
     place,
 )
+from beam_jobs.worker import IN_PROCESS_RUNNER
+from beam_jobs.worker import beam_options as parse_beam_options
 from echo_models.views import A4C
 
 _REFERENCE_COLUMNS: Final = [
@@ -67,7 +70,7 @@ def build_pool(
     """Write the dataset of this archive's frames under `pool/datasets/<name>/`.
 
     The folder appears whole or not at all. Equal inputs and rules give the same name, and a dataset
-    that is already there is kept.
+    that is already there, whole, is kept.
 
     Args:
         pool: the folder with `a4c/`, the stored frames, and `datasets/`.
@@ -75,21 +78,34 @@ def build_pool(
         rules: what a frame must satisfy.
         frames_per_shard: about how many frames a file should have.
         beam_options: passed to Beam as they are.
+
+    Raises:
+        SetupError: Beam has no such option.
     """
+    options = parse_beam_options(beam_options)
+    runner = options.view_as(StandardOptions).runner or IN_PROCESS_RUNNER
     datasets = pool / "datasets"
     unfinished = datasets / f"{TEMPORARY_PREFIX}{os.getpid()}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        with beam.Pipeline(options=PipelineOptions(list(beam_options))) as pipeline:
+        with beam.Pipeline(runner=runner, options=options) as pipeline:
             _ = pipeline | BuildPool(pool / A4C, results / "frames", unfinished, rules, frames_per_shard)
-        manifest = PoolManifest.from_json((unfinished / MANIFEST_FILE).read_text())
-        folder = datasets / manifest.name
-        if not folder.exists():
+        folder = datasets / PoolDataset.open(unfinished).manifest.name
+        if not _is_whole(folder):
+            shutil.rmtree(folder, ignore_errors=True)
             unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return PoolDataset.open(folder)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        PoolDataset.open(folder)
+    except PoolDatasetError:
+        return False
+    return True
 
 
 @dataclass

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from beam_jobs.errors import BeamJobsError
 from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS
 
 MANIFEST_FILE: Final = "manifest.json"
@@ -72,7 +73,7 @@ class PoolManifest:
         return cls(**fields)
 
 
-class PoolDatasetError(Exception):
+class PoolDatasetError(BeamJobsError):
     """A dataset's folder is not whole, or not one that this version wrote."""
 
 

@@ -54,6 +54,9 @@ MASK: Final[Mask] = "fov"
 """The pool's frames are masked by their field of view, so the labeled ones are too."""
 
 
+_log = structlog.get_logger(__name__)
+
+
 class RetrainError(BeamJobsError):
     """The night came to no decision; production is as it was."""
 
@@ -144,6 +147,7 @@ def retrain(
     Raises:
         RetrainBusyError: another run is at it; nothing was done and nothing is pushed.
         EmptyPoolError: the pool has too few frames.
+        SetupError: Beam has no such option as the settings name.
     """
     with _one_at_a_time(settings.root / "run" / "retrain.lock"):
         started = clock()
@@ -167,6 +171,7 @@ def retrain(
             duration_s = clock() - started
             metrics.ended(outcome, decisions=tuple(Outcome), duration_s=duration_s, now=wall_clock())
             _push(metrics, settings.pushgateway_url)
+            _log.info("night", outcome=outcome, duration_s=round(duration_s, 1))
     return dataclasses.replace(night, duration_s=duration_s)
 
 
@@ -325,7 +330,7 @@ def _load_production(registry: Registry) -> Bundle | None:
     except NotInRegistryError:
         return None
     except BundleError as error:
-        structlog.get_logger(__name__).warning("production cannot be loaded", error=describe_error(error))
+        _log.warning("production cannot be loaded", error=describe_error(error))
         return None
 
 
@@ -454,4 +459,4 @@ def _push(metrics: RetrainMetrics, url: str | None) -> None:
     try:
         metrics.push(url)
     except OSError as error:
-        structlog.get_logger(__name__).warning("metrics could not be pushed", error=describe_error(error))
+        _log.warning("metrics could not be pushed", error=describe_error(error))

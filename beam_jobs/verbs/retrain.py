@@ -68,12 +68,14 @@ def retrain(root: Path, *, as_json: bool, quiet: bool, **overrides: Any) -> None
     configuration is refused; 4 another run is at it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up chatter
+    from beam_jobs.quiet_beam import quiet_beam
     from beam_jobs.retrain_settings import SECTION, RetrainSettings
     from dicom_listener.errors import SettingsError
     from dicom_listener.log import configure_logging
     from dicom_listener.settings import load_section
 
     configure_logging(quiet=quiet)
+    quiet_beam()
     try:
         settings = load_section(RetrainSettings, SECTION, root, **overrides)
     except SettingsError as error:
@@ -81,6 +83,7 @@ def retrain(root: Path, *, as_json: bool, quiet: bool, **overrides: Any) -> None
         sys.exit(_REFUSED)
 
     from beam_jobs import retrain as job
+    from beam_jobs.errors import BeamJobsError, SetupError
     from echo_models.errors import ModelsError
 
     try:
@@ -93,7 +96,10 @@ def retrain(root: Path, *, as_json: bool, quiet: bool, **overrides: Any) -> None
         _print(_no_pool_document(error), as_json=as_json, text=_pool_text(error.manifest))
         click.echo(f"Error: {error}", err=True)
         sys.exit(_FAILED)
-    except ModelsError as error:
+    except SetupError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(_REFUSED)
+    except (BeamJobsError, ModelsError, OSError) as error:
         click.echo(f"Error: {error}; production stays as it is", err=True)
         sys.exit(_FAILED)
     _print(_night_document(night), as_json=as_json, text=_night_text(night))

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_jobs import pool as pool_job
+from beam_jobs.errors import SetupError
 from beam_jobs.pool import build_pool
 from beam_jobs.pool_dataset import PoolDataset, PoolDatasetError, prune_datasets
 from beam_jobs.schemas import A4C_SCHEMA
@@ -95,6 +96,19 @@ def test_the_number_of_shards_does_not_change_the_frames(tmp_path: Path) -> None
     assert len(one.manifest.shards) == 1
     assert one.manifest.fingerprint == fingerprint
     assert np.array_equal(np.concatenate(list(one.frames())), blocks)
+
+
+def test_a_dataset_that_was_damaged_is_built_again(tmp_path: Path) -> None:
+    write_archive(tmp_path, archive())
+    dataset = pool_of(tmp_path)
+    (dataset.folder / dataset.manifest.shards[0].file).unlink()
+    assert pool_of(tmp_path) == dataset
+    assert sum(len(block) for block in dataset.frames()) == dataset.manifest.frames
+
+
+def test_an_option_that_beam_does_not_know_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="no_such_option"):
+        build_pool(tmp_path / "pool", tmp_path / "results", RULES, beam_options=["--no_such_option=1"])
 
 
 def test_an_archive_without_frames_gives_an_empty_pool(tmp_path: Path) -> None:

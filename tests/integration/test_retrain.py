@@ -133,7 +133,9 @@ def test_a_worse_model_stays_out_and_the_reason_is_in_the_history(
     tmp_path: Path, fixed_set: LabeledFrames
 ) -> None:
     root = make_root(tmp_path, fixed_set, knows="truth")
-    night = a_night(root, pushgateway_url="http://127.0.0.1:9")  # nobody hears of it; it counts all the same
+    night = a_night(
+        root, epochs=0, pushgateway_url="http://127.0.0.1:9"
+    )  # nobody hears of it; it counts all the same
     registry = Registry(root / "models")
     assert night.outcome == Outcome.KEPT_OUT
     assert night.verdict.production["balanced_accuracy"].value > 0.95
@@ -225,7 +227,7 @@ def test_a_kill_leaves_production_and_the_next_run_starts_again(
     registry = Registry(root / "models")
     assert registry.production("lvh") == "opposite"
     assert load_bundle(registry.resolve("lvh")).name == "lvh-opposite"
-    assert a_night(root).outcome == Outcome.PROMOTED
+    assert a_night(root, epochs=0).outcome == Outcome.PROMOTED
     assert not (root / "run" / "retrain").exists()
 
 
