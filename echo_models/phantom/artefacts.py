@@ -99,7 +99,7 @@ def draw_artefacts(
     haze_level = -48 + severity * rng.normal(0, 5)
     clutter = haze_level + 4 * severity * _smooth_field(rng, shape, (4, 4)) - 6 * deep
     near = (
-        -20 + severity * rng.normal(0, 5) - ranges_mm[None, :] / (chest_wall_mm * rng.uniform(0.5, 3.5)) * 8
+        -20 + severity * rng.normal(0, 5) - ranges_mm[None, :] / (chest_wall_mm * rng.uniform(0.4, 3.0)) * 11
     )
     clutter = np.logaddexp(clutter * 0.23, near * 0.23) / 0.23
     if rng.random() < 0.35 * severity:

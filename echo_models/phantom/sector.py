@@ -31,6 +31,8 @@ class MachineSettings:
         axial_px: Point spread along a line in samples, standard deviation.
         near_lateral_px: Point spread across lines at the probe.
         far_lateral_px: Point spread across lines at full depth.
+        compounding_ratio: Share of the echo's power that is averaged over neighbours, as compound imaging
+            and persistence do: 0 leaves the full speckle.
     """
 
     depth_mm: float
@@ -43,6 +45,7 @@ class MachineSettings:
     axial_px: float
     near_lateral_px: float
     far_lateral_px: float
+    compounding_ratio: float
 
 
 def random_settings(rng: np.random.Generator, usual_depth_mm: float, severity: float) -> MachineSettings:
@@ -54,11 +57,12 @@ def random_settings(rng: np.random.Generator, usual_depth_mm: float, severity: f
         radius_mm=float(rng.choice([0.5, 3, 8, 14], p=[0.25, 0.35, 0.3, 0.1])),
         dynamic_range_db=dynamic_range,
         bright_grey=float(np.clip(160 + severity * rng.normal(0, 46), 65, 245)),
-        gamma=float(np.clip(1.25 + severity * rng.normal(0, 0.3), 0.75, 2.1)),
+        gamma=float(np.clip(1.4 + severity * rng.normal(0, 0.32), 0.75, 2.3)),
         reject=float(severity * rng.uniform(0, 0.08)),
         axial_px=float(rng.uniform(0.5, 1.5)),
         near_lateral_px=float(rng.uniform(1.0, 3.0)),
         far_lateral_px=float(rng.uniform(0.7, 2.4)),
+        compounding_ratio=float(rng.uniform(0, 0.9)),
     )
 
 
@@ -177,7 +181,8 @@ class Sector:
                 noise.standard_normal(level.shape, np.float32), 0.6, axis=1
             )
             power += echo * echo
-        grey = self._compress(power)
+        mean = gaussian_filter1d(gaussian_filter1d(power, 0.9, axis=1, truncate=2), 0.9, axis=0, truncate=2)
+        grey = self._compress(power + np.float32(self.settings.compounding_ratio) * (mean - power))
         return SectorFrame(grey, labels == Tissue.BLOOD, tissue.lv_level)
 
     def _covered(self, labels: ByteArray) -> ByteArray:

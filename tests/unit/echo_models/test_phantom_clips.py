@@ -159,7 +159,7 @@ def test_frames_have_the_grey_statistics_of_real_clips() -> None:
         neighbours.append(np.corrcoef(frame[:, 1:][pairs], frame[:, :-1][pairs])[0, 1])
         medians.append(np.median(frame[inside]))
         dark.append(np.mean(frame[inside] <= 4))
-    assert 0.70 < np.median(neighbours) < 0.93
+    assert 0.75 < np.median(neighbours) < 0.95
     assert 8 < np.median(medians) < 60
     assert 0.05 < np.median(dark) < 0.55
 
