@@ -239,6 +239,28 @@ def train_gan(
     return TrainedGan(build_discriminator_classifier(gan.discriminator), gan.generator, log)
 
 
+def classify(
+    classifier: keras.Model, frames: npt.NDArray[np.uint8], batch_size: int = 64
+) -> npt.NDArray[np.float32]:
+    """Run a trained classifier on frames.
+
+    Args:
+        classifier: as `TrainedGan` has it.
+        frames: [N, H, W], uint8, masked as the training frames were.
+        batch_size: frames at a time.
+
+    Returns:
+        [N, K], float32 probabilities.
+    """
+    inputs = to_input(shrink(frames, GAN_SIZE, GAN_SIZE))
+    padded = np.pad(inputs, [(0, -len(inputs) % batch_size), (0, 0), (0, 0), (0, 0)])  # one shape
+    parts = [
+        classifier.predict_on_batch(padded[start : start + batch_size])
+        for start in range(0, len(padded), batch_size)
+    ]
+    return np.concatenate(parts)[: len(inputs)].astype(np.float32)
+
+
 def _check(
     labeled: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64],

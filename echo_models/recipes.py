@@ -19,9 +19,8 @@ from echo_models.cards import write_card
 from echo_models.datasets import LabeledFrames, Plan, Split, render, split_by_subject
 from echo_models.evaluation import measure_classes
 from echo_models.fitting import OnStep, Run
-from echo_models.gan import GAN_SCHEDULES, train_gan
-from echo_models.networks import GAN_SIZE
-from echo_models.preprocessing import apply_mask, shrink, to_input
+from echo_models.gan import GAN_SCHEDULES, classify, train_gan
+from echo_models.preprocessing import apply_mask
 from echo_models.training import (
     SCHEDULES,
     Trained,
@@ -237,8 +236,7 @@ class Workshop:
             seed=order.seed,
             on_step=run.on_step,
         )
-        inputs = to_input(shrink(_masked(data.test), GAN_SIZE, GAN_SIZE))
-        predicted = np.argmax(gan.classifier.predict(inputs, batch_size=64, verbose=0), axis=1)
+        predicted = classify(gan.classifier, _masked(data.test)).argmax(axis=1)
         classes = ("normal", "lvh")
         metrics = measure_classes(
             data.test.hypertrophy.astype(np.int64), predicted, data.test.subjects, classes

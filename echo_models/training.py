@@ -48,9 +48,9 @@ SCHEDULES: Final[Mapping[str, Mapping[str, Schedule]]] = {
     # Small nets and batches diverge at 0.02: Adam's usual 0.001 to 0.003 instead, and fewer epochs, since
     # the phantom renders as many different frames as are wanted.
     "small": {
-        "fov": Schedule(8, 16, 2e-3, 0.75, augmentation=_FOV),
-        "lv": Schedule(10, 16, 2e-3, 0.75, augmentation=_MASKED),
-        "view": Schedule(12, 64, 3e-3, 0.8, patience=3, augmentation=_MASKED),
+        "fov": Schedule(6, 16, 2e-3, 0.75, augmentation=_FOV),
+        "lv": Schedule(14, 8, 2e-3, 0.85, augmentation=_MASKED),
+        "view": Schedule(16, 64, 3e-3, 0.85, patience=3, augmentation=_MASKED),
         "lvh_stage1": Schedule(8, 32, 2e-3, 0.85, augmentation=_LV_MASKED),
         "lvh_stage2": Schedule(12, 32, 1e-3, 0.85, patience=3, augmentation=_LV_MASKED),
     },

@@ -1,13 +1,10 @@
-from collections.abc import Iterator
-
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from echo_models.errors import DatasetError, TrainingError
 from echo_models.fitting import Step
-from echo_models.gan import GAN_SCHEDULES, GanSchedule, SemiSupervisedGan, train_gan
+from echo_models.gan import GAN_SCHEDULES, GanSchedule, SemiSupervisedGan, classify, train_gan
 from echo_models.losses import feature_matching_loss, generated_loss, real_loss, supervised_loss
 from echo_models.networks import GAN_SIZE
 from echo_models.preprocessing import apply_mask, shrink, to_input
@@ -19,14 +16,6 @@ SCHEDULE = GanSchedule(epochs=6, batch_size=8, learning_rate=0.003, beta_1=0.7)
 def frames_and_labels(subjects: int = 16, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     labeled = toy_frames(subjects=subjects, frames_each=4, seed=seed)
     return apply_mask(labeled.frames, labeled.fov_masks), labeled.hypertrophy.astype(np.int64)
-
-
-@pytest.fixture
-def eager() -> Iterator[None]:
-    """Run steps as they are written: for one or two that is quicker than compiling them."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def test_the_papers_schedule_is_the_papers() -> None:
@@ -78,7 +67,6 @@ def test_generated_frames_are_frames() -> None:
     assert np.asarray(gan(generated)).shape == (5, 2)
 
 
-@pytest.mark.usefixtures("eager")
 def test_fit_takes_batches_of_labeled_and_unlabeled_frames() -> None:
     frames, labels = frames_and_labels(subjects=2)
     signed = to_input(shrink(frames, GAN_SIZE, GAN_SIZE)) * 2 - 1
@@ -107,7 +95,7 @@ def test_it_learns_from_few_labels_and_many_unlabeled_frames() -> None:
     assert len(steps) == 6 * (32 * 4 // 8)
     assert trained.log[-1]["supervised"] < 0.7 * trained.log[0]["supervised"]
     test, truth = frames_and_labels(subjects=16, seed=2)
-    predicted = trained.classifier.predict_on_batch(to_input(shrink(test, GAN_SIZE, GAN_SIZE))).argmax(axis=1)
+    predicted = classify(trained.classifier, test).argmax(axis=1)
     assert (predicted == truth).mean() > 0.8  # chance is 0.5
 
 

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from echo_models import networks, recipes, verbs
 from echo_models.bundle import load_bundle
+from echo_models.datasets import Plan
 from echo_models.errors import TrainingError
 from echo_models.manifest import CARD, MANIFEST, read_manifest
 from echo_models.recipes import Order, Workshop
@@ -85,8 +86,10 @@ def test_an_unknown_task_is_exit_code_2(root: Path) -> None:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks that train in a second each."""
+def tiny(monkeypatch: pytest.MonkeyPatch, eager: None) -> None:  # noqa: ARG001 - asked for, not looked at
+    """Networks that train in a second each, on frames that render in one."""
+    plan = Plan(seed=0, subjects=16, views=("plax", "a4c"), frames_per_clip=1)
+    monkeypatch.setitem(recipes.PLANS, "small", dict.fromkeys(recipes.RECIPES, plan))
     monkeypatch.setitem(networks.PRESETS, "small", TOY_PRESET)
 
 
@@ -94,7 +97,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_train_all_writes_four_bundles_that_can_be_put_to_work(tmp_path: Path) -> None:
     out = tmp_path / "bundles"
     code, text, err = run(
-        tmp_path, "all", "--subjects", "16", "--epochs", "1", "--out", str(out), "--json", command=train
+        tmp_path, "all", "--processes", "1", "--epochs", "1", "--out", str(out), "--json", command=train
     )
     assert code == 0, err
     written = [json.loads(line) for line in text.splitlines()]
@@ -117,7 +120,7 @@ def test_train_all_writes_four_bundles_that_can_be_put_to_work(tmp_path: Path) -
 
 @pytest.mark.usefixtures("tiny")
 def test_train_publishes_and_leaves_production_alone(root: Path) -> None:
-    code, _, err = run(root, "gan", "--subjects", "16", "--epochs", "1", command=train)
+    code, _, err = run(root, "gan", "--processes", "1", "--epochs", "1", command=train)
     assert code == 0, err
     registry = Registry(root / "models")
     assert registry.production("lvh") == "v2"
@@ -155,7 +158,7 @@ def test_a_training_that_fails_is_exit_code_1(tmp_path: Path, monkeypatch: pytes
         raise TrainingError("the loss must stay finite")
 
     monkeypatch.setattr(recipes, "train_segmentation", diverge)
-    code, _, err = run(tmp_path, "fov", "--subjects", "16", command=train)
+    code, _, err = run(tmp_path, "fov", command=train)
     assert (code, err) == (1, "Error: the loss must stay finite\n")
 
 
@@ -176,11 +179,11 @@ def test_an_order_is_named_by_all_that_decides_its_result() -> None:
 def test_resume_goes_on_and_its_absence_starts_over(tmp_path: Path) -> None:
     stages: list[str] = []
     workshop = Workshop(lambda step: stages.append(step.stage), lambda done, total: None)  # noqa: ARG005
-    order = Order("fov", subjects=16, epochs=1, work=tmp_path)
+    order = Order("fov", epochs=1, work=tmp_path)
     workshop.fill(order, tmp_path / "first")
     steps = len(stages)
     assert steps > 0
-    workshop.fill(Order("fov", subjects=16, epochs=1, work=tmp_path, resume=True), tmp_path / "second")
+    workshop.fill(Order("fov", epochs=1, work=tmp_path, resume=True), tmp_path / "second")
     assert len(stages) == steps
     workshop.fill(order, tmp_path / "third")
     assert len(stages) == 2 * steps
