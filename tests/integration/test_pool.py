@@ -1,9 +1,12 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,8 +15,8 @@ from beam_jobs.errors import SetupError
 from beam_jobs.pool import build_pool
 from beam_jobs.pool_dataset import PoolDataset, PoolDatasetError, prune_datasets
 from beam_jobs.schemas import A4C_SCHEMA
-from beam_jobs.selection import Fingerprint, Rule, SelectionRules, select
-from tests.pool_archive import StoredFrame, write_archive
+from beam_jobs.selection import FRAME_BYTES, Fingerprint, Rule, SelectionRules, select
+from tests.pool_archive import StoredFrame, key, write_archive
 
 RULES = SelectionRules(max_frames_per_study=8, max_frames_per_subject=12)
 
@@ -180,3 +183,62 @@ def test_old_datasets_and_unfinished_ones_are_pruned_but_never_the_current(tmp_p
     assert names[0] in left
     assert len(left) == 2
     assert set(removed) == set(names) - left
+
+
+POOL_IN_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from beam_jobs.pool import build_pool
+from beam_jobs.selection import SelectionRules
+
+def peak_bytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def build(root):
+    return build_pool(root / "pool", root / "results", SelectionRules(), frames_per_shard=4000).manifest
+
+small, large = map(Path, sys.argv[1:])
+build(small)
+before = peak_bytes()
+print(build(large).frames, peak_bytes() - before)
+"""
+
+
+def test_the_pool_is_never_held_in_memory(tmp_path: Path) -> None:
+    write_archive(tmp_path / "small", archive())
+    write_large_archive(tmp_path / "large", studies=50)
+    done = subprocess.run(
+        [sys.executable, "-c", POOL_IN_LITTLE_MEMORY, str(tmp_path / "small"), str(tmp_path / "large")],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    frames, growth_bytes = map(int, done.stdout.split())
+    assert frames == 50 * 200
+    assert growth_bytes < frames * FRAME_BYTES / 2  # references, about 4 kB a frame in this runner
+
+
+def write_large_archive(root: Path, *, studies: int) -> None:
+    """Write 200 frames a study, all different and quick to write."""
+    for study in range(studies):
+        frames = np.zeros((200, FRAME_BYTES), np.uint8)
+        frames[:, 0], frames[:, 1] = np.arange(200), study
+        name, length = key(f"study-{study}"), len(frames)
+        stored = pa.table(
+            {
+                "subject_key": [key(f"subject-{study}")] * length,
+                "study_key": [name] * length,
+                "instance_key": [key(f"cine-{study}")] * length,
+                "frame_index": np.arange(length, dtype=np.int32),
+                "view_confidence": np.ones(length, np.float32),
+                "fov_area_ratio": np.ones(length, np.float32),
+                "lv_area_ratio": np.ones(length, np.float32),
+                "frame": [frame.tobytes() for frame in frames],
+            },
+            schema=A4C_SCHEMA,
+        )
+        rows = stored.select(["instance_key", "frame_index"]).append_column("view", [["a4c"] * length])
+        for folder, table in (("pool/a4c", stored), ("results/frames", rows)):
+            path = root / folder / f"bucket={name[:2]}" / f"{name}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, path)
