@@ -37,6 +37,7 @@ LVH_FRAMES: Final = 2
 """Hypertrophy is read from the first frames of a clip, which show diastole (paper, Data, "LVH")."""
 
 _A4C_INDEX: Final = VIEWS.index(A4C)
+_PICTURE: Final = (FRAME_ROWS, FRAME_COLUMNS)
 
 
 def segment_field_of_view(
@@ -56,7 +57,7 @@ def segment_field_of_view(
     """
     samples = [_sampled(len(chunk.frames), frames_per_clip) for chunk in chunks]
     frames = _join([chunk.frames[sample] for chunk, sample in zip(chunks, samples, strict=True)])
-    parts = _split(bundle.predict(frames, batch_size=batch_size), [len(sample) for sample in samples])
+    parts = _split(_predict(bundle, frames, _PICTURE, batch_size), [len(sample) for sample in samples])
     segmented = []
     for chunk, part in zip(chunks, parts, strict=True):
         probabilities = part if frames_per_clip is None else part.mean(axis=0, keepdims=True)
@@ -73,7 +74,9 @@ def classify_views(
 ) -> list[ClassifiedChunk]:
     """Name the view of every frame."""
     frames = _join([_masked(chunk, slice(None), bundle.manifest.mask) for chunk in chunks])
-    parts = _split(bundle.predict(frames, batch_size=batch_size), [len(chunk.frames) for chunk in chunks])
+    parts = _split(
+        _predict(bundle, frames, (len(VIEWS),), batch_size), [len(chunk.frames) for chunk in chunks]
+    )
     return [
         ClassifiedChunk(**_known(chunk), view_probabilities=part, view_model=bundle.manifest.name)
         for chunk, part in zip(chunks, parts, strict=True)
@@ -92,7 +95,7 @@ def segment_left_ventricle(
             if len(index)
         ]
     )
-    parts = _split(bundle.predict(frames, batch_size=batch_size), [len(index) for index in indexes])
+    parts = _split(_predict(bundle, frames, _PICTURE, batch_size), [len(index) for index in indexes])
     return [
         OutlinedChunk(
             **_known(chunk),
@@ -121,7 +124,7 @@ def classify_hypertrophy(
             if len(index)
         ]
     )
-    parts = _split(bundle.predict(frames, batch_size=batch_size), [len(index) for index in indexes])
+    parts = _split(_predict(bundle, frames, (), batch_size), [len(index) for index in indexes])
     assessed = []
     for chunk, index, part in zip(chunks, indexes, parts, strict=True):
         probabilities = np.full(len(chunk.frames), np.nan, np.float32)
@@ -228,8 +231,17 @@ def _area_ratios(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
     return ratios
 
 
+def _predict(
+    bundle: Bundle, frames: npt.NDArray[np.uint8], shape: tuple[int, ...], batch_size: int
+) -> npt.NDArray[np.float32]:
+    """Ask a model, but not about nothing: it would run on padding. Gives [N, *shape], float32."""
+    if not len(frames):
+        return np.empty((0, *shape), np.float32)
+    return bundle.predict(frames, batch_size=batch_size)
+
+
 def _join(parts: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-    return np.concatenate(parts) if parts else np.empty((0, FRAME_ROWS, FRAME_COLUMNS), np.uint8)
+    return np.concatenate(parts) if parts else np.empty((0, *_PICTURE), np.uint8)
 
 
 def _split(values: npt.NDArray[np.float32], counts: Sequence[int]) -> list[npt.NDArray[np.float32]]:

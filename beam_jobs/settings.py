@@ -1,6 +1,6 @@
 """Sections `[worker]` and `[retrain]` of the configuration."""
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -32,7 +32,7 @@ class WorkerSettings(SectionSettings):
     poll_s: float = Field(
         1.0, gt=0, description="How often to look for studies when there are none (seconds)."
     )
-    fov_frames_per_clip: int | Literal["all"] = Field(
+    fov_frames_per_clip: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         3,
         description="Frames of a clip in which the field of view is looked for; `all` is the paper's way.",
     )
