@@ -18,26 +18,26 @@ class WorkerSettings(SectionSettings):
 
     model_config = SettingsConfigDict(env_prefix="ECHOBEAM_WORKER_")
 
-    http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
-    http_port: Port = Field(9109, description="HTTP port; 0 takes a free one.")
-    studies_per_batch: int = Field(8, ge=1, description="Most studies in one pipeline.")
-    batch_size: int = Field(64, ge=1, description="Most frames in one call of a network.")
-    threads: int = Field(0, ge=0, description="Threads of TensorFlow; 0 uses every core.")
+    http_host: str = Field(default="127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
+    http_port: Port = Field(default=9109, description="HTTP port; 0 takes a free one.")
+    studies_per_batch: int = Field(default=8, ge=1, description="Most studies in one pipeline.")
+    batch_size: int = Field(default=64, ge=1, description="Most frames in one call of a network.")
+    threads: int = Field(default=0, ge=0, description="Threads of TensorFlow; 0 uses every core.")
     lease_s: float = Field(
-        300,
+        default=300,
         ge=1,
         description="A worker that is silent for so long loses its claims (seconds); a live one renews them.",
     )
-    max_attempts: int = Field(3, ge=1, description="Attempts after which a study is failed.")
+    max_attempts: int = Field(default=3, ge=1, description="Attempts after which a study is failed.")
     poll_s: float = Field(
-        1.0, gt=0, description="How often to look for studies when there are none (seconds)."
+        default=1.0, gt=0, description="How often to look for studies when there are none (seconds)."
     )
     fov_frames_per_clip: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
-        3,
+        default=3,
         description="Frames of a clip in which the field of view is looked for; `all` is the paper's way.",
     )
     pool_frames_per_clip: int = Field(
-        32, ge=0, description="Most apical four-chamber frames of a clip stored for the nightly pool."
+        default=32, ge=0, description="Most apical four-chamber frames of a clip stored for the nightly pool."
     )
     beam_options: list[str] = Field(default_factory=list, description="Options passed to Beam as they are.")
     spool: RootedPath = Field(

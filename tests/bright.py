@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echo_models.bundle import write_bundle
+from echo_models.manifest import Mask
 from echo_models.registry import Registry
 from echo_models.views import VIEWS
 
@@ -37,6 +38,8 @@ def publish_bright(
     Args:
         always: a view that the view model names whatever it sees.
     """
+    classes: tuple[str, ...]
+    mask: Mask
     match task:
         case "fov":
             model, classes, mask = _threshold(0.05), ("outside", "inside"), "none"
@@ -53,7 +56,7 @@ def publish_bright(
         task=task,
         version=version,
         classes=classes,
-        mask=mask,  # type: ignore[arg-type] # one of the three, as written above
+        mask=mask,
         training={},
         metrics={},
         card="# Made for tests\n",

@@ -77,7 +77,7 @@ class Site:
             return []
         files = self.root / "results" / table / "**" / "*.parquet"
         # Without the order the files' own would show.
-        return duckdb.sql(f"SELECT {columns} FROM '{files}' ORDER BY ALL").fetchall()  # noqa: S608
+        return duckdb.execute(f"SELECT {columns} FROM '{files}' ORDER BY ALL").fetchall()  # noqa: S608
 
     def files(self) -> dict[str, str]:
         return {
@@ -330,7 +330,7 @@ def test_a_poison_study_fails_alone_and_the_others_are_done(
     site: Site, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison = Pseudonymizer.from_key_file(site.root / "secret.key").study_key(uid(2))
-    sound = model_handlers.classify_views
+    sound = inference.classify_views
 
     def failing(chunks: Sequence[SegmentedChunk], *arguments: Any, **named: Any) -> Any:
         if poison in {chunk.placement.study_key for chunk in chunks}:
@@ -396,7 +396,7 @@ def test_no_planted_mark_comes_out(site: Site, log: io.StringIO) -> None:
 def test_stored_four_chamber_frames_are_those_of_the_table(site: Site) -> None:
     site.receive(*study_of_two_clips(1))
     site.work(pool_frames_per_clip=2)
-    stored = duckdb.sql(
+    stored = duckdb.execute(
         f"SELECT instance_key, frame_index, view_confidence, octet_length(frame) AS bytes "  # noqa: S608
         f"FROM '{site.root}/pool/a4c/*/*.parquet' ORDER BY frame_index"
     ).fetchall()

@@ -63,7 +63,7 @@ def test_a_killed_worker_loses_no_study_and_writes_none_twice(root: Path) -> Non
         wait_for("every study", lambda: ledger.counts_by_state()["done"] == STUDIES)
         second.terminate()
         assert second.wait(DEADLINE_S) == 0
-    rows = duckdb.sql(
+    rows = duckdb.execute(
         f"SELECT instance_key, frame_index FROM '{root}/results/frames/**/*.parquet'"  # noqa: S608
     ).fetchall()
     assert len(rows) == len(set(rows)) == STUDIES * 2 * 4
@@ -74,7 +74,9 @@ def test_a_killed_worker_loses_no_study_and_writes_none_twice(root: Path) -> Non
 def test_a_ready_worker_says_where_it_is_and_takes_that_back_when_it_stops(root: Path) -> None:
     run_file = root / "run" / "worker.json"
     with working(root) as process:
-        place = json.loads(wait_for("the run file", lambda: run_file.exists() and run_file.read_text()))
+        place = json.loads(
+            wait_for("the run file", lambda: run_file.read_text() if run_file.exists() else None)
+        )
         assert place["pid"] == process.pid
         with urlopen(f"http://127.0.0.1:{place['http_port']}/readyz") as answer:
             assert answer.status == 200

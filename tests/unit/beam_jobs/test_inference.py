@@ -45,27 +45,28 @@ def fed(model: Bundle) -> Frames:
 
 
 def left_half(frames: Frames) -> Predicted:
-    masks = np.zeros(frames.shape)
+    masks = np.zeros(frames.shape, np.float32)
     masks[:, :, :80] = 1
     return masks
 
 
 def bright_is_a4c(frames: Frames) -> Predicted:
     """By the brightest pixel: over 100 is a4c, else plax."""
-    probabilities = np.zeros((len(frames), len(VIEWS)))
+    probabilities = np.zeros((len(frames), len(VIEWS)), np.float32)
     bright = frames.reshape(len(frames), -1).max(axis=1) > 100
     probabilities[np.arange(len(frames)), np.where(bright, A4C, PLAX)] = 1
     return probabilities
 
 
 def top_half(frames: Frames) -> Predicted:
-    masks = np.zeros(frames.shape)
+    masks = np.zeros(frames.shape, np.float32)
     masks[:, :60] = 1
     return masks
 
 
 def lit_ratio(frames: Frames) -> Predicted:
-    return (frames > 0).mean(axis=(1, 2))
+    ratios: Predicted = np.mean(frames > 0, axis=(1, 2), dtype=np.float32)
+    return ratios
 
 
 FOV = ("fov", "none", left_half)
@@ -105,7 +106,7 @@ def test_the_papers_way_gives_each_frame_its_own_mask() -> None:
 
 
 def test_what_the_frames_disagree_on_is_decided_by_their_mean() -> None:
-    model = bundle("fov", "none", lambda frames: np.where(frames > 15, 0.9, 0.2))
+    model = bundle("fov", "none", lambda frames: np.where(frames > 15, np.float32(0.9), np.float32(0.2)))
     (segmented,) = segment_field_of_view([clip(10, 20)], model, frames_per_clip=2, batch_size=8)
     assert segmented.fov_masks.all()  # (0.9 + 0.2) / 2 is over one half
 

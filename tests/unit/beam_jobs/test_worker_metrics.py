@@ -67,20 +67,16 @@ def test_a_study_whose_claim_was_lost_counts_no_frames(metrics: WorkerMetrics) -
 
 
 def test_the_queue_is_asked_at_each_scrape_and_nan_where_nobody_answers(
-    metrics: WorkerMetrics, tmp_path: Path
+    metrics: WorkerMetrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     ledger.complete_studies(CompletionRule(0, 1), now=0)
     metrics.watch_queue(ledger, lambda: 10.0)
     assert value(metrics, "echobeam_worker_queue_studies") == 0
 
-    class Silent(Ledger):
-        def __init__(self) -> None:
-            pass
+    def silent() -> dict[str, int]:
+        raise LedgerUnavailableError("gone")
 
-        def counts_by_state(self) -> dict[str, int]:
-            raise LedgerUnavailableError("gone")
-
-    metrics.watch_queue(Silent(), lambda: 10.0)
+    monkeypatch.setattr(ledger, "counts_by_state", silent)
     assert math.isnan(value(metrics, "echobeam_worker_queue_studies") or 0)
     assert b"echobeam_worker_batches_total" in generate_latest(metrics.registry)
