@@ -46,7 +46,6 @@ EXTRA_OF_MODULE: Final = {
             "jpeg_ls",
             "keras",
             "numpy",
-            "openjpeg",
             "pyarrow",
             "scipy",
             "simplejpeg",

@@ -139,7 +139,7 @@ class _JpegDecoder:
 
 
 class _PydicomDecoder:
-    """JPEG Lossless (GDCM), JPEG-LS (pyjpegls), JPEG 2000 (OpenJPEG) and RLE by pydicom."""
+    """JPEG Lossless and JPEG 2000 (GDCM), JPEG-LS (pyjpegls) and RLE by pydicom."""
 
     def __init__(self, source: PixelSource, sampling: _Sampling, to_luminance: ToLuminance) -> None:
         pixels = source.pixels
