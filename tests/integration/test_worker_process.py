@@ -19,12 +19,13 @@ from tests.bright import BRIGHT, write_bright_registry
 from tests.programs import DEADLINE_S, wait_for
 from tests.studies import clip, receive
 
-STUDIES = 12
+STUDIES = 24
 ENVIRONMENT = {
     **os.environ,
     "ECHOBEAM_WORKER_LEASE_S": "1",
     "ECHOBEAM_WORKER_POLL_S": "0.05",
     "ECHOBEAM_WORKER_MAX_ATTEMPTS": "9",
+    "ECHOBEAM_WORKER_STUDIES_PER_BATCH": "6",
 }
 
 
@@ -41,6 +42,10 @@ def fill(root: Path) -> Ledger:
     return ledger
 
 
+def has_both(counts: dict[str, int], *states: str) -> bool:
+    return all(counts[state] for state in states)
+
+
 @contextmanager
 def working(root: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     command = (sys.executable, "-m", "beam_jobs", "work", "--root", str(root), "--http-port", "0", *options)
@@ -54,11 +59,10 @@ def working(root: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_killed_worker_loses_no_study_and_writes_none_twice(root: Path) -> None:
     ledger = fill(root)
     with working(root) as first:
-        wait_for("a committed study", lambda: ledger.counts_by_state()["done"])
+        wait_for("a batch half committed", lambda: has_both(ledger.counts_by_state(), "done", "claimed"))
         first.send_signal(signal.SIGKILL)
         first.wait(DEADLINE_S)
-    left = ledger.counts_by_state()
-    assert left["claimed"] > 0, "the kill came too late to prove anything"
+    assert ledger.counts_by_state()["done"] < STUDIES, "the kill came too late to prove anything"
     with working(root) as second:
         wait_for("every study", lambda: ledger.counts_by_state()["done"] == STUDIES)
         second.terminate()
