@@ -328,8 +328,10 @@ def test_a_second_listener_on_the_same_spool_refuses_to_start(tmp_path: Path) ->
 def test_a_sender_that_vanishes_leaves_nothing_unfinished(listener: Listener, tmp_path: Path) -> None:
     with associated(listener) as assoc:
         assert store(assoc, make_dataset()) == 0
-        assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+        connection = assoc.dul.socket.socket
+        connection.shutdown(socket.SHUT_RDWR)
         wait_for("the sender to notice", lambda: not assoc.is_established)
+        connection.close()
     ledger = listener.reception.ledger
     wait_for("the end of the hold", lambda: ledger.show_study("1.2.3").open_associations == 0)
     assert open_names(listener) == []
