@@ -1,5 +1,5 @@
 # `make` alone lists the verbs.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -36,6 +36,7 @@ check: install  ## everything CI runs
 
 bench: install  ## quick run of every benchmark
 	$(BIN)/python -m benchmarks.pipeline --quick
+	$(BIN)/python -m benchmarks.phantom --quick
 
 docs: install  ## regenerate the reference pages
 	$(BIN)/python docs/generate.py
