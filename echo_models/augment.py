@@ -18,7 +18,7 @@ class Augmentation:
     Attributes:
         rotation_degrees: the most it turns either way (paper: 10).
         shift_ratio: the most it moves, of its height and width (paper: 0.1).
-        jitter: strength of random gamma, contrast and brightness, 0 for none. Not in the paper: its
+        jitter: strength of random gamma, contrast, brightness and black, 0 for none. Not in the paper: its
             frames of training and use came from the same machines, the phantom's do not.
         mask_growth_px: how far a mask may shrink (negative) and grow. Not in the paper: in use masks
             are another network's, and never exact.
@@ -73,7 +73,9 @@ def move(
 
 
 def jitter(frames: Frames, strength: float, rng: np.random.Generator) -> Frames:
-    """Change gamma, contrast and brightness of each frame at random; black stays black.
+    """Change gamma, contrast, brightness and the level of black of each frame at random.
+
+    Black is not 0 on every machine: a public apical clip has 1 all over its background.
 
     Args:
         frames: [N, H, W], uint8.
@@ -88,10 +90,12 @@ def jitter(frames: Frames, strength: float, rng: np.random.Generator) -> Frames:
     gamma = 2.0 ** (rng.uniform(-1, 1, count) * strength)
     contrast = 1 + rng.uniform(-0.3, 0.3, count) * strength
     brightness = rng.uniform(-0.05, 0.05, count) * strength
+    black = rng.integers(0, 5, count) * (rng.random(count) < 0.4 * strength)
     changed = np.empty_like(frames)
     for n in range(count):
         curve = np.clip(levels ** gamma[n] * contrast[n] + brightness[n], 0, 1) * 255
         curve[0] = 0
+        curve = np.maximum(curve, black[n])
         changed[n] = curve.astype(np.uint8)[frames[n]]
     return changed
 

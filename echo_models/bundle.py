@@ -213,8 +213,11 @@ def _check_output(task: str, output: tuple[int | None, ...], size: tuple[int, in
 def _portable(model: keras.Model, *, float16: bool) -> bytes:
     """Save a model as a `.keras` archive that is the same for the same weights."""
     portable = io.BytesIO()
+    # A clone: the members of an ensemble would be saved with what their optimizers remember.
+    bare = keras.models.clone_model(model)
+    bare.set_weights(model.get_weights())
     with tempfile.TemporaryDirectory() as scratch:
-        keras.saving.save_model(model, Path(scratch) / MODEL)
+        keras.saving.save_model(bare, Path(scratch) / MODEL)
         saved = (Path(scratch) / MODEL).read_bytes()
     with (
         zipfile.ZipFile(io.BytesIO(saved)) as source,

@@ -38,10 +38,11 @@ def test_equal_seeds_change_equally() -> None:
     assert np.array_equal(first, again)
 
 
-def test_jitter_keeps_black_black_and_order() -> None:
+def test_jitter_keeps_black_dark_and_order() -> None:
     frames = np.tile(np.arange(256, dtype=np.uint8), (10, 1, 1))
     changed = jitter(frames, 1.0, np.random.default_rng(0))
-    assert (changed[..., 0] == 0).all()
+    assert set(changed[..., 0].ravel()) <= {0, 1, 2, 3, 4}
+    assert (changed[..., 0] == 0).any()
     assert (np.diff(changed.astype(int), axis=-1) >= 0).all()
     assert (changed != frames).any(axis=(1, 2)).all()
 

@@ -1,9 +1,12 @@
+import io
 import json
 import shutil
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -11,7 +14,13 @@ import pytest
 from echo_models.bundle import load_bundle, load_bundle_cached, write_bundle
 from echo_models.errors import BundleError
 from echo_models.manifest import CARD, MANIFEST, MODEL, Interval, read_manifest, verify
-from echo_models.networks import build_discriminator, build_discriminator_classifier, build_unet
+from echo_models.networks import (
+    build_discriminator,
+    build_discriminator_classifier,
+    build_ensemble,
+    build_unet,
+    build_view_classifier,
+)
 from echo_models.views import VIEWS
 from tests.toy import TOY_PRESET, write_toy_bundle
 
@@ -111,6 +120,22 @@ def test_float16_halves_the_file_and_hardly_changes_the_answer(tmp_path: Path) -
     assert np.allclose(
         exact, model.predict(FRAMES[..., None].astype("float32") / 255, verbose=0)[..., 1], atol=1e-5
     )
+
+
+def test_what_the_optimizer_remembers_is_left_behind(tmp_path: Path) -> None:
+    members = [build_view_classifier(TOY_PRESET, name=f"member_{n}") for n in range(2)]
+    fresh = build_ensemble(members)
+    for member in members:
+        member.compile("adam", "sparse_categorical_crossentropy")
+        member.train_on_batch(np.zeros((4, 120, 160, 1), np.float32), np.zeros(4))
+    folder = write(tmp_path / "bundle", fresh, task="view", classes=VIEWS, mask="fov")
+    with zipfile.ZipFile(folder / MODEL) as archive:
+        weights = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
+    stored: list[int] = []
+    weights.visititems(lambda _, item: stored.append(item.size) if isinstance(item, h5py.Dataset) else None)
+    state = sum(int(np.prod(weight.shape)) for member in members for weight in member.non_trainable_variables)
+    assert sum(stored) <= fresh.count_params() + state
+    assert load_bundle(folder).predict(FRAMES[:1]).shape == (1, 15)
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
