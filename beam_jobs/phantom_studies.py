@@ -41,6 +41,8 @@ _FIRST_DAY: Final = date(2021, 1, 4)
 _CENTIMETRES, _SECONDS, _CENTIMETRES_PER_SECOND = 3, 4, 7  # PS3.3 C.8.5.5.1.15
 _IMAGE_TYPE_VALUE_4: Final = {"pw": "0008", "cw": "0004", "mmode": "0002"}  # PS3.3 C.8.5.6.1.1
 _TWO_DIMENSIONAL: Final = "0001"
+_TWO_DIMENSIONAL_AND_COLOUR: Final = "0011"
+_COLOUR_FLOW: Final = 2  # region data type, PS3.3 C.8.5.5.1.2
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class PhantomStudy:
             "ORIGINAL",
             "PRIMARY",
             "TTE",
-            _IMAGE_TYPE_VALUE_4.get(clip.view, _TWO_DIMENSIONAL),
+            _image_type_value_4(clip),
         ]
         dataset.BurnedInAnnotation = "YES"
         dataset.LossyImageCompression = "01"
@@ -204,6 +206,13 @@ def burn_in(frames: npt.NDArray[np.uint8], text: str) -> npt.NDArray[np.uint8]:
     marked = frames.copy()
     np.maximum(marked[:, :BANNER_PX], np.asarray(banner), out=marked[:, :BANNER_PX])
     return marked
+
+
+def _image_type_value_4(clip: PhantomClip) -> str:
+    if clip.view in _IMAGE_TYPE_VALUE_4:
+        return _IMAGE_TYPE_VALUE_4[clip.view]
+    in_colour = any(region.data_type == _COLOUR_FLOW for region in clip.regions)
+    return _TWO_DIMENSIONAL_AND_COLOUR if in_colour else _TWO_DIMENSIONAL
 
 
 def _jpeg(frame: npt.NDArray[np.uint8]) -> bytes:

@@ -18,9 +18,9 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from apache_beam.options.pipeline_options import StandardOptions
 from apache_beam.pvalue import AsDict, AsIter, AsSingleton
 
+from beam_jobs.engine import new_pipeline
 from beam_jobs.pool_dataset import (
     MANIFEST_FILE,
     READ_ROWS,
@@ -41,8 +41,6 @@ from beam_jobs.selection import (
     pixel_digest,
     place,
 )
-from beam_jobs.worker import IN_PROCESS_RUNNER
-from beam_jobs.worker import beam_options as parse_beam_options
 from echo_models.views import A4C
 
 _REFERENCE_COLUMNS: Final = [
@@ -82,14 +80,13 @@ def build_pool(
     Raises:
         SetupError: Beam has no such option.
     """
-    options = parse_beam_options(beam_options)
-    runner = options.view_as(StandardOptions).runner or IN_PROCESS_RUNNER
+    job = new_pipeline(beam_options)
     datasets = pool / "datasets"
     unfinished = datasets / f"{TEMPORARY_PREFIX}{os.getpid()}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        with beam.Pipeline(runner=runner, options=options) as pipeline:
+        with job as pipeline:
             _ = pipeline | BuildPool(pool / A4C, results / "frames", unfinished, rules, frames_per_shard)
         folder = datasets / PoolDataset.open(unfinished).manifest.name
         if not _is_whole(folder):

@@ -16,10 +16,10 @@ from typing import Final, Self
 
 import apache_beam as beam
 import structlog
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from beam_jobs.claims import pseudonymize_claim
 from beam_jobs.deid import Pseudonymizer
+from beam_jobs.engine import new_pipeline, parse_beam_options
 from beam_jobs.errors import SetupError
 from beam_jobs.metrics import process_metrics
 from beam_jobs.pipeline import ProcessStudies
@@ -37,12 +37,6 @@ from echo_models.manifest import TASKS
 from echo_models.registry import Registry
 
 RUN_FILE: Final = "run/worker.json"
-IN_PROCESS_RUNNER: Final = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-"""Named in full: `DirectRunner` may start another engine."""
-
-_OWN_FLAGS: Final = ("--no_pipeline_type_check",)
-"""Beam would check the types of the same steps anew for each batch: a fifth of its cost."""
-
 UNREACHED: Final = "the pipeline ended without this study"
 
 _log = structlog.get_logger(__name__)
@@ -203,7 +197,7 @@ class Worker:
 
     def _start(self, stack: ExitStack) -> None:
         settings = self._settings
-        beam_options(settings.beam_options)
+        parse_beam_options(settings.beam_options)
         _prepare_models(settings)
         self._pseudonymizer = Pseudonymizer.from_key_file(settings.key_file)
         for folder in (settings.results, settings.pool):
@@ -225,9 +219,7 @@ def run_batch(claims: Sequence[StudyClaim], settings: WorkerSettings) -> None:
     Raises:
         Exception: whatever a step raised.
     """
-    options = beam_options(settings.beam_options)
-    runner = options.view_as(StandardOptions).runner or IN_PROCESS_RUNNER
-    with beam.Pipeline(runner=runner, options=options) as pipeline:
+    with new_pipeline(settings.beam_options) as pipeline:
         _ = pipeline | beam.Create(claims) | ProcessStudies(settings) | "Report" >> beam.Map(_report)
 
 
@@ -244,25 +236,6 @@ def _report(study: WrittenStudy) -> None:
         rejections=study.rejections_by_reason,
         models=study.models,
     )
-
-
-def beam_options(flags: Sequence[str]) -> PipelineOptions:
-    """Parse Beam's options.
-
-    Raises:
-        SetupError: if Beam knows no such option; Beam itself would pass over it.
-    """
-    options = PipelineOptions([*_OWN_FLAGS, *flags])
-    try:
-        known = options.get_all_options().keys()
-        unknown = options.get_all_options(retain_unknown_options=True).keys() - known
-    except SystemExit:
-        raise SetupError(
-            f"Beam does not understand the options {list(flags)}; see its list of them"
-        ) from None
-    if unknown:
-        raise SetupError(f"Beam has no option {', '.join(sorted(unknown))}; correct it or leave it out")
-    return options
 
 
 def describe_failure(failure: BaseException) -> str:

@@ -69,7 +69,9 @@ def read_instance(path: Path) -> Dataset:
             if _is_deflated(path):
                 reason = Reason.UNSUPPORTED_TRANSFER_SYNTAX
             else:
-                return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+                ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+                if text(ds, "SOPClassUID"):  # of garbage behind a preamble, pydicom makes an empty dataset
+                    return ds
     except FileNotFoundError:
         reason = Reason.MISSING_FILE
     except Exception:  # noqa: BLE001, S110 - pydicom raises errors of any type, quoting raw values

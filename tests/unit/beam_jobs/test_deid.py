@@ -284,7 +284,7 @@ def test_what_is_no_dicom_is_rejected(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(RejectedError) as raised:
         clean(path)
-    assert raised.value.reason in {Reason.UNREADABLE_HEADER, Reason.NO_PIXELS}
+    assert raised.value.reason is Reason.UNREADABLE_HEADER
 
 
 def test_a_deflated_dataset_is_rejected_before_it_is_inflated(tmp_path: Path) -> None:

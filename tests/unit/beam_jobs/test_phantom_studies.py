@@ -10,6 +10,7 @@ import pytest
 from pydicom.uid import JPEGBaseline8Bit
 
 from beam_jobs.phantom_studies import BANNER_PX, PhantomStudy, burn_in
+from echo_models.phantom import render_clip
 from echo_models.views import VIEWS
 
 STUDY = PhantomStudy(seed=3, frames_per_clip=2, views=("a4c", "cw", "mmode"))
@@ -64,18 +65,30 @@ def test_burning_in_leaves_the_frames_it_was_given_alone() -> None:
 
 @pytest.mark.parametrize(
     ("index", "mode"),
-    [(0, (1, {1, 2}, 3, 3, "0001")), (1, (3, {4}, 4, 7, "0004")), (2, (2, {1}, 4, 3, "0002"))],
+    [(0, (1, {1, 2}, 3, 3, {"0001", "0011"})), (1, (3, {4}, 4, 7, {"0004"})), (2, (2, {1}, 4, 3, {"0002"}))],
 )
 def test_regions_and_image_type_name_the_mode(
-    paths: list[Path], index: int, mode: tuple[int, set[int], int, int, str]
+    paths: list[Path], index: int, mode: tuple[int, set[int], int, int, set[str]]
 ) -> None:
-    spatial_format, data_types, units_across, units_down, image_type = mode
+    spatial_format, data_types, units_across, units_down, image_types = mode
     dataset = pydicom.dcmread(paths[index], stop_before_pixels=True)
     region = dataset.SequenceOfUltrasoundRegions[0]
     assert region.RegionSpatialFormat == spatial_format
     assert region.RegionDataType in data_types
     assert (region.PhysicalUnitsXDirection, region.PhysicalUnitsYDirection) == (units_across, units_down)
-    assert dataset.ImageType[3] == image_type
+    assert dataset.ImageType[3] in image_types
+
+
+def test_a_clip_with_a_colour_box_says_so_in_image_type_as_in_its_region() -> None:
+    study = PhantomStudy(seed=1)
+    for seed in range(40):
+        clip = render_clip(study.subject, "plax", seed=seed, number_of_frames=1)
+        dataset = study.instance(clip, 1)
+        in_colour = dataset.SequenceOfUltrasoundRegions[0].RegionDataType == 2
+        assert dataset.ImageType[3] == ("0011" if in_colour else "0001")
+        if in_colour:
+            return
+    pytest.fail("no colour box in forty clips")
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools (dciodvfy) is not installed")

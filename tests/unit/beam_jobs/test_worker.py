@@ -12,7 +12,7 @@ from beam_jobs import worker as module
 from beam_jobs.errors import SetupError
 from beam_jobs.records import StudyClaim
 from beam_jobs.settings import WorkerSettings
-from beam_jobs.worker import UNREACHED, Worker, beam_options, describe_failure
+from beam_jobs.worker import UNREACHED, Worker, describe_failure
 from dicom_listener.errors import LedgerUnavailableError, SettingsError
 from dicom_listener.ledger import Ledger
 from dicom_listener.settings import load_section
@@ -176,12 +176,6 @@ def test_an_altered_model_refuses_the_start(tmp_path: Path) -> None:
     ):
         pass
     assert not (tmp_path / "run" / "worker.json").exists()
-
-
-def test_an_unknown_beam_option_refuses_the_start() -> None:
-    with pytest.raises(SetupError, match="no option bogus"):
-        beam_options(["--bogus=1"])
-    assert beam_options(["--direct_num_workers=3"]).get_all_options()["direct_num_workers"] == 3
 
 
 def test_a_failure_is_told_by_type_place_and_step_only() -> None:
