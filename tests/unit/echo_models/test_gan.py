@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from echo_models.networks import GAN_SIZE
 from echo_models.preprocessing import apply_mask, shrink, to_input
 from tests.toy import TOY_PRESET, toy_frames
 
-SCHEDULE = GanSchedule(epochs=6, batch_size=8, learning_rate=0.003, beta_1=0.7)
+SCHEDULE = GanSchedule(epochs=8, batch_size=8, learning_rate=0.003, beta_1=0.7)
 
 
 def frames_and_labels(subjects: int = 16, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -37,22 +39,25 @@ def test_losses_agree_with_their_formulas() -> None:
     assert float(feature_matching_loss(ours, theirs)) == pytest.approx(((2 - 0) ** 2 + (3 - 1) ** 2) / 2)
 
 
-def test_one_batch_is_learned_and_every_measure_is_finite() -> None:
+def test_one_batch_is_learned_step_by_step_and_by_fit() -> None:
     frames, labels = frames_and_labels()
     signed = to_input(shrink(frames[:8], GAN_SIZE, GAN_SIZE)) * 2 - 1
     keras.utils.set_random_seed(1)
-    gan = SemiSupervisedGan(TOY_PRESET, 2, seed=1)
+    preset = dataclasses.replace(TOY_PRESET, input_dropout=0.0, block_dropout=0.0)
+    gan = SemiSupervisedGan(preset, 2, seed=1)
     gan.compile(SCHEDULE)
     generator = [weight.copy() for weight in gan.generator.get_weights()]
     logs = [gan.train_on_batch((signed, signed), labels[:8], return_dict=True) for _ in range(30)]
     assert all(np.isfinite(list(log.values())).all() for log in logs)
-    assert np.mean([log["supervised"] for log in logs[-5:]]) < 0.7 * logs[0]["supervised"]
+    assert np.mean([log["supervised"] for log in logs[-5:]]) < 0.5 * logs[0]["supervised"]
     assert set(logs[0]) == {"supervised", "unsupervised", "generated", "matching", "d_real", "d_generated"}
     changed = [
         not np.array_equal(before, after)
         for before, after in zip(generator, gan.generator.get_weights(), strict=True)
     ]
     assert any(changed)
+    history = gan.fit((signed, signed), labels[:8], batch_size=8, epochs=1, verbose=0)
+    assert history.history["supervised"][0] < logs[0]["supervised"]
 
 
 def test_generated_frames_are_frames() -> None:
@@ -67,17 +72,8 @@ def test_generated_frames_are_frames() -> None:
     assert np.asarray(gan(generated)).shape == (5, 2)
 
 
-def test_fit_takes_batches_of_labeled_and_unlabeled_frames() -> None:
-    frames, labels = frames_and_labels(subjects=2)
-    signed = to_input(shrink(frames, GAN_SIZE, GAN_SIZE)) * 2 - 1
-    gan = SemiSupervisedGan(TOY_PRESET, 2)
-    gan.compile(SCHEDULE)
-    history = gan.fit((signed, signed), labels, batch_size=8, epochs=1, verbose=0)
-    assert np.isfinite(history.history["supervised"]).all()
-
-
 def test_it_learns_from_few_labels_and_many_unlabeled_frames() -> None:
-    frames, labels = frames_and_labels(subjects=8)
+    frames, labels = frames_and_labels(subjects=16)
     unlabeled, _ = frames_and_labels(subjects=32, seed=1)
     steps: list[Step] = []
     epochs: list[int] = []
@@ -87,16 +83,16 @@ def test_it_learns_from_few_labels_and_many_unlabeled_frames() -> None:
         unlabeled,
         preset=TOY_PRESET,
         schedule=SCHEDULE,
-        seed=1,
+        seed=2,
         on_step=steps.append,
         on_epoch=lambda epoch, _: epochs.append(epoch),
     )
-    assert epochs == [1, 2, 3, 4, 5, 6]
-    assert len(steps) == 6 * (32 * 4 // 8)
+    assert epochs == list(range(1, 9))
+    assert len(steps) == 8 * (32 * 4 // 8)
     assert trained.log[-1]["supervised"] < 0.7 * trained.log[0]["supervised"]
     test, truth = frames_and_labels(subjects=16, seed=2)
     predicted = classify(trained.classifier, test).argmax(axis=1)
-    assert (predicted == truth).mean() > 0.7  # chance is 0.5
+    assert (predicted == truth).mean() > 0.8  # chance is 0.5
 
 
 @pytest.mark.usefixtures("eager")

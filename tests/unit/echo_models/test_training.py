@@ -26,9 +26,9 @@ GENTLE = Augmentation(rotation_degrees=2, shift_ratio=0.02, mask_growth_px=(-1, 
 QUICK = MappingProxyType(
     {
         "fov": Schedule(3, 4, 0.01, 0.9, augmentation=dataclasses.replace(GENTLE, unmasked_share=0.5)),
-        "lv": Schedule(8, 4, 0.02, 0.95, augmentation=GENTLE),
+        "lv": Schedule(14, 4, 0.01, 0.97, augmentation=GENTLE),
         "view": Schedule(4, 8, 0.01, 0.9, augmentation=GENTLE),
-        "lvh_stage1": Schedule(6, 8, 0.02, 0.9, augmentation=GENTLE),
+        "lvh_stage1": Schedule(10, 8, 0.02, 0.9, augmentation=GENTLE),
         "lvh_stage2": Schedule(4, 8, 0.005, 0.9, patience=2, augmentation=GENTLE),
     }
 )
@@ -105,7 +105,7 @@ def test_an_ensemble_of_three_learns_views_and_hypertrophy_starts_from_it(split:
         seen[step.stage] = step.epochs
 
     hypertrophy = train_hypertrophy(split, Run(TOY_PRESET, QUICK, seed=2, on_step=look), views.model)
-    assert seen == {"lvh_stage1": 6, "lvh_stage2": 4}
+    assert seen == {"lvh_stage1": 10, "lvh_stage2": 4}
     assert hypertrophy.metrics["accuracy"].value > 0.9  # chance is 0.5
     assert {"sensitivity", "specificity"} <= hypertrophy.metrics.keys()
 
