@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
+# Many tests wait for programs they started; a second process works meanwhile.
+IN_TWO := -n 2 --dist loadfile
 
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,7 +26,7 @@ demo: install  ## send real clips through everything and show the result
 	$(BIN)/echobeam demo --root ./echobeam-demo
 
 test: install  ## run the whole test suite
-	$(BIN)/pytest
+	$(BIN)/pytest $(IN_TWO)
 
 check: install  ## everything CI runs
 	$(BIN)/ruff check .
@@ -32,7 +34,7 @@ check: install  ## everything CI runs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
-	$(BIN)/pytest --cov
+	$(BIN)/pytest $(IN_TWO) --cov --cov-report=term:skip-covered
 
 bench: install  ## quick run of every benchmark
 	$(BIN)/python -m benchmarks.pipeline --quick
