@@ -35,8 +35,8 @@ _MASKED: Final = {
 _CARD: Final = """\
 # {task} {version}
 
-**Research use only. Not a medical device. Trained and measured on synthetic frames: no frame of
-any patient was seen, and nothing here says how well it does on one.**
+**Research use only: not for clinical use, not a medical device. Trained and measured on synthetic
+frames: no frame of any patient was seen, and nothing here says how well it does on one.**
 
 This model {purpose}.
 
