@@ -1,6 +1,7 @@
 """How the demo talks: progress while one waits, and the report for people and as JSON."""
 
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any, Self
 
 from rich.box import SIMPLE_HEAD
@@ -54,8 +55,8 @@ def show_report(report: Report, console: Console) -> None:
         f"Rejected: {reasons}",
         *(f"Not sent: {skipped.name} ({skipped.why})" for skipped in report.skipped),
         f"Sent {report.sent} instances with {report.client}; already there: {report.already_there}",
-        f"Results: {report.results}/{{frames,clips,studies,rejections}}/**/*.parquet",
-        f"Contact sheet: {report.contact_sheet}",
+        f"Results: {_from_here(report.results)}/{{frames,clips,studies,rejections}}/**/*.parquet",
+        f"Contact sheet: {_from_here(report.contact_sheet)}",
         f"Took {report.seconds:.0f} s",
     ):
         console.print(line, highlight=False, soft_wrap=True)
@@ -119,3 +120,8 @@ def report_as_json(report: Report) -> dict[str, Any]:
         "contact_sheet": str(report.contact_sheet),
         "seconds": round(report.seconds, 1),
     }
+
+
+def _from_here(path: Path) -> Path:
+    """Shorten a path below the working folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
