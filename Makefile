@@ -18,8 +18,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 install: $(VENV)/installed  ## make the virtual environment from the lock
 
+# With extras: pip would look for the newest of a package that is wanted with one, pinned or not.
 lock:  ## resolve requirements.lock again (needs uv)
-	uv pip compile --universal --generate-hashes --no-emit-index-url --no-annotate --no-header \
+	uv pip compile --universal --no-strip-extras --generate-hashes --no-emit-index-url --no-annotate --no-header \
 	  --extra dev --python-version 3.11 pyproject.toml -o requirements.lock --quiet
 
 demo: install  ## send real clips through everything and show the result
