@@ -35,7 +35,7 @@ def test_every_task_ships_with_one_whole_bundle_and_all_are_small() -> None:
 def test_every_card_says_what_the_model_is_not(task: str) -> None:
     card = (shipped(task) / CARD).read_text()
     manifest = read_manifest(shipped(task))
-    assert "Not a medical device" in card
+    assert "not a medical device" in card
     assert "synthetic frames" in card
     for name, interval in manifest.metrics.items():
         assert f"| {name} | {interval.value:.3f} | {interval.low:.3f} to {interval.high:.3f} |" in card

@@ -110,7 +110,7 @@ def test_train_all_writes_four_bundles_that_can_be_put_to_work(tmp_path: Path) -
     assert manifest.training["convolutions_from"].startswith("view-small-s0-")
     assert manifest.training["code_version"].startswith("echobeam ")
     card = (registry.resolve("fov") / CARD).read_text()
-    assert "Not a medical device" in card
+    assert "not a medical device" in card
     assert "synthetic" in card
     assert "`echobeam train fov --seed 0 --preset small --subjects 16 --epochs 1`" in card
     dice = read_manifest(registry.resolve("fov")).metrics["dice"]
