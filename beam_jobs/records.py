@@ -246,6 +246,9 @@ class CollectedStudy:
 class WrittenStudy:
     """What was written of one study, for its log line and the metrics.
 
+    A log line has the real time, so the study's key is not in it: together they would tell by how much
+    the study's dates were shifted.
+
     Attributes:
         committed: False where the claim had been lost meanwhile, so that nothing was written.
         frames_by_view: number of frames of each view that occurs.
@@ -255,7 +258,7 @@ class WrittenStudy:
         models: names of the bundles that were used, sorted.
     """
 
-    study_key: str
+    claim_token: str
     revision: int
     committed: bool
     clips: int

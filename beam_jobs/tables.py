@@ -43,6 +43,10 @@ _UNFINISHED: Final = ".unfinished"
 _ABANDONED_S: Final = 3600.0
 """Nobody writes one study's files for an hour: what is older was left by a process that was killed."""
 
+_FIRST_MODIFIED_S: Final = 946_684_800
+"""Files are dated 2000-01-01 and one second for each revision: the real time would tell the day of
+service, and with it by how much the dates were shifted, while a copy tool still sees what changed."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StudyTables:
@@ -55,6 +59,7 @@ class StudyTables:
     """
 
     study_key: str
+    revision: int
     study_year: int
     results: Mapping[str, pa.Table]
     a4c: pa.Table
@@ -75,6 +80,7 @@ def build_tables(study: CollectedStudy, *, pool_frames_per_clip: int) -> StudyTa
     date = study_row["study_date"]
     return StudyTables(
         study_key=study.study_key,
+        revision=study.revision,
         study_year=NO_STUDY_YEAR if date is None else date.year,
         results={
             "frames": pa.Table.from_batches([_frame_rows(chunk) for chunk in study.chunks], FRAMES_SCHEMA),
@@ -104,7 +110,7 @@ def summarize(study: CollectedStudy, tables: StudyTables, *, committed: bool) ->
         if model is not None
     }
     return WrittenStudy(
-        study_key=study.study_key,
+        claim_token=study.claim_token,
         revision=study.revision,
         committed=committed,
         clips=tables.results["clips"].num_rows,
@@ -309,7 +315,7 @@ def staged(tables: StudyTables, results: Path, pool: Path) -> Iterator[StagedStu
             if not rows.num_rows:
                 return _Placed(None, target, tuple(others))
             waiting = rooms[root] / f"{name}.parquet"
-            _write(rows, waiting)
+            _write(rows, waiting, modified_s=_FIRST_MODIFIED_S + tables.revision)
             _make_folders(target.parent)
             return _Placed(waiting, target, tuple(other for other in others if other != target))
 
@@ -349,10 +355,11 @@ def _room(root: Path) -> Iterator[Path]:
         yield Path(room)
 
 
-def _write(rows: pa.Table, path: Path) -> None:
+def _write(rows: pa.Table, path: Path, *, modified_s: int) -> None:
     with path.open("wb") as file:
         pq.write_table(rows, file, compression="zstd")
         file.flush()
+        os.utime(file.fileno(), (modified_s, modified_s))
         os.fsync(file.fileno())
 
 

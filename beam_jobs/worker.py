@@ -228,7 +228,7 @@ def _report(study: WrittenStudy) -> None:
     process_metrics().observe_study(study, now=time.time())
     _log.info(
         "study_written" if study.committed else "study_claim_lost",
-        study_key=study.study_key,
+        claim=study.claim_token,
         revision=study.revision,
         clips=study.clips,
         frames=study.frames,

@@ -391,6 +391,10 @@ def test_no_planted_mark_comes_out(site: Site, log: io.StringIO) -> None:
         told += [str(table.to_pylist())]
     for mark in identifying:
         assert not [text for text in told if mark in text], mark
+    # A log line has the real time: with a key it would tell by how much the dates are shifted.
+    assert "study_written" in log.getvalue()
+    for path in written:
+        assert path.stem not in log.getvalue()
 
 
 def test_stored_four_chamber_frames_are_those_of_the_table(site: Site) -> None:

@@ -92,6 +92,14 @@ def test_the_same_study_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
+def test_a_file_is_dated_by_its_revision_and_not_by_the_day_it_was_written(tmp_path: Path) -> None:
+    for revision in (1, 2):
+        newer = study(chunk("a", ("a4c",)), rejection("b"), revision=revision)
+        put(build_tables(newer, pool_frames_per_clip=9), tmp_path)
+        modified = {(tmp_path / file).stat().st_mtime for file in files(tmp_path)}
+        assert modified == {dt.datetime(2000, 1, 1, 0, 0, revision, tzinfo=dt.UTC).timestamp()}
+
+
 def test_nothing_is_seen_before_it_is_put_in_place(tmp_path: Path) -> None:
     tables = build_tables(study(chunk("a", ("a4c",))), pool_frames_per_clip=9)
     with staged(tables, tmp_path / "results", tmp_path / "pool"):

@@ -14,7 +14,7 @@ from echo_models.views import VIEWS
 
 def written(**changes: object) -> WrittenStudy:
     values = {
-        "study_key": "s",
+        "claim_token": "s",
         "revision": 1,
         "committed": True,
         "clips": 2,
