@@ -3,7 +3,7 @@
 ModelsError
 ├── BundleError            do not use this bundle: incomplete, altered or against its contract
 ├── DatasetError           the frames or labels asked for cannot be made or do not fit together
-├── TrainingError          training stopped: its numbers are no longer finite
+├── TrainingError          training cannot go on: numbers no longer finite, or the wrong backend
 └── RegistryError          the registry refuses the change; production is as it was
     └── NotInRegistryError the task, version or alias is not there
 """

@@ -67,9 +67,18 @@ class SemiSupervisedGan(keras.Model):
     `fit` on batches ((labeled frames, unlabeled frames), labels); frames [N, 110, 110, 1], float32,
     -1 to 1. The losses are written in `keras.ops`; taking gradients of two networks in one step is
     each backend's own business, and here is TensorFlow's.
+
+    Raises:
+        TrainingError: if Keras runs on another backend.
     """
 
     def __init__(self, preset: Preset, classes: int, *, seed: int = 0, **kwargs: Any) -> None:
+        # Here and not in `train_step`: other backends call that with other arguments.
+        if keras.backend.backend() != "tensorflow":
+            raise TrainingError(
+                "SemiSupervisedGan takes its gradients with TensorFlow; "
+                f"Keras runs on {keras.backend.backend()}. Set KERAS_BACKEND=tensorflow"
+            )
         super().__init__(**kwargs)
         self.generator = build_generator(preset)
         self.discriminator = build_discriminator(preset, classes)
@@ -132,16 +141,7 @@ class SemiSupervisedGan(keras.Model):
         return feature_matching_loss(of_generated["features"], of_unlabeled["features"])
 
     def train_step(self, data: Any) -> dict[str, keras.KerasTensor]:
-        """Learn from one batch: one step of the discriminator, then one of the generator.
-
-        Raises:
-            NotImplementedError: if Keras runs on another backend than TensorFlow.
-        """
-        if keras.backend.backend() != "tensorflow":
-            raise NotImplementedError(
-                "SemiSupervisedGan takes its gradients with TensorFlow; "
-                f"Keras runs on {keras.backend.backend()}. Set KERAS_BACKEND=tensorflow"
-            )
+        """Learn from one batch: one step of the discriminator, then one of the generator."""
         import tensorflow as tf  # noqa: PLC0415 - the one place where a backend is named
 
         (labeled, unlabeled), labels, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -209,7 +209,7 @@ def train_gan(
 
     Raises:
         DatasetError: if there are no labeled or no unlabeled frames, or a label is not a class.
-        TrainingError: if a loss is no longer finite.
+        TrainingError: if a loss is no longer finite, or Keras does not run on TensorFlow.
     """
     _check(labeled, labels, unlabeled, classes)
     if schedule is None:
