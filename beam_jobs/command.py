@@ -22,9 +22,11 @@ class Verb(NamedTuple):
 
 VERBS: Final = {
     "up": Verb("beam_jobs.verbs.up", "up", "Run the listener and the worker together."),
-    "listen": Verb("dicom_listener.verbs", "listen", "Receive studies over C-STORE."),
+    "listen": Verb("dicom_listener.verbs.listen", "listen", "Receive studies over C-STORE."),
     "work": Verb("beam_jobs.verbs.work", "work", "Process complete studies into Parquet."),
-    "studies": Verb("dicom_listener.verbs", "studies", "Show where each study is; retry a failed one."),
+    "studies": Verb(
+        "dicom_listener.verbs.studies", "studies", "Show where each study is; retry a failed one."
+    ),
     "query": Verb("beam_jobs.verbs.query", "query", "Run one SQL statement over the results."),
     "retrain": Verb("beam_jobs.verbs.retrain", "retrain", "Build the pool, retrain, promote if better."),
     "models": Verb("echo_models.verbs", "models", "List, show, promote and roll back models."),
@@ -53,6 +55,9 @@ EXTRA_OF_MODULE: Final = {
         ),
         "worker",
     ),
+    "pg8000": "postgresql",
+    "av": "video",
+    **dict.fromkeys(("SimpleITK", "matplotlib"), "labeling"),
     "data_store": "demo",
     "deid_data": "demo",
 }

@@ -1,0 +1,95 @@
+"""The listener's verbs, one module each, and what they share: options, exit codes, tables.
+
+Exit codes: 0 fine, 1 found a problem, 2 usage or configuration refused, 3 no such study, 4 busy.
+"""
+
+# ruff: noqa: PLC0415 - what is heavy is imported when a verb runs, so that help is instant
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from dicom_listener.ledger import Ledger, StudyRecord
+
+FAILED: Final = 1
+REFUSED: Final = 2
+NOT_FOUND: Final = 3
+BUSY: Final = 4
+
+PIPE_COLUMNS: Final = 160
+"""Width of a table that no terminal limits: room for a UID of 64 characters."""
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+
+def root_option(command: _Decorated) -> _Decorated:
+    """Add `--root`."""
+    return click.option(
+        "--root",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("echobeam-data"),
+        show_default=True,
+        envvar="ECHOBEAM_ROOT",
+        help="Folder with configuration, ledger, spool, results and models.",
+    )(command)
+
+
+def json_option(command: _Decorated) -> _Decorated:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+@contextmanager
+def existing_ledger(root: Path) -> Iterator["Ledger"]:
+    """Open the ledger of a root for the block; it must exist."""
+    from dicom_listener.ledger import Ledger
+    from dicom_listener.settings import ListenerSettings, load_section
+
+    settings = load_section(ListenerSettings, "listener", root)
+    ledger = Ledger(settings.ledger_url, must_exist=True)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """End the verb with the code of its error, and the error's message on stderr."""
+    from dicom_listener import errors
+
+    try:
+        yield
+    except errors.ListenerError as error:
+        click.echo(str(error), err=True)
+        match error:
+            case errors.PortInUseError() | errors.SpoolLockedError():
+                code = BUSY
+            case errors.StartRefusedError():
+                code = REFUSED
+            case errors.StudyNotFoundError():
+                code = NOT_FOUND
+            case _:
+                code = FAILED
+        raise SystemExit(code) from error
+
+
+def as_document(record: "StudyRecord") -> dict[str, Any]:
+    """Give what `--json` prints of a study."""
+    return dataclasses.asdict(record)
+
+
+def print_json(document: object) -> None:
+    """Print a document as indented JSON."""
+    click.echo(json.dumps(document, indent=2))
+
+
+def as_time(seconds: float) -> str:
+    """Write a time for people, in UTC."""
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(sep=" ", timespec="seconds")
