@@ -45,6 +45,11 @@ studies = sa.Table(
     sa.Column("lease_until", sa.Float),
     sa.Column("done_at", sa.Float),
     sa.Column("done_revision", sa.Integer),
+    # What the query peer said, and when; and how often it was asked since something last came.
+    sa.Column("expected_instances", sa.Integer),
+    sa.Column("expected_at", sa.Float),
+    sa.Column("queried_at", sa.Float),
+    sa.Column("query_attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Index("ix_studies_state", "state", "completed_at"),
 )
 
@@ -75,6 +80,37 @@ batches = sa.Table(
     sa.Column("worker", sa.String(255), nullable=False),
     sa.Column("claimed_at", sa.Float, nullable=False),
     sa.Column("studies", sa.Integer, nullable=False),
+)
+
+# One row for each request of storage commitment; pending until its requester has taken the report.
+commitments = sa.Table(
+    "commitments",
+    metadata,
+    sa.Column("commitment_id", sa.String(32), primary_key=True),
+    sa.Column("transaction_uid", sa.String(64), nullable=False, index=True),
+    sa.Column("requester", sa.String(16), nullable=False),  # AE title
+    sa.Column("references_sha256", sa.String(64), nullable=False),  # tells a repeated request from another
+    sa.Column("is_duplicate", sa.Boolean, nullable=False),  # its transaction UID was in use
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("requested_at", sa.Float, nullable=False),
+    sa.Column("next_attempt_at", sa.Float, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("last_error", sa.String),
+    sa.Column("reported_at", sa.Float),
+    sa.Index("ix_commitments_state", "state", "next_attempt_at"),
+)
+
+# What a request refers to. Once verified: committed if there is no failure reason, and then the digest
+# is that of the file whose safekeeping was promised.
+commitment_instances = sa.Table(
+    "commitment_instances",
+    metadata,
+    sa.Column("commitment_id", sa.ForeignKey("commitments.commitment_id"), primary_key=True),
+    sa.Column("sop_instance_uid", sa.String(64), primary_key=True, index=True),
+    sa.Column("sop_class_uid", sa.String(64), nullable=False),
+    sa.Column("verified_at", sa.Float),
+    sa.Column("failure_reason", sa.Integer),
+    sa.Column("sha256", sa.String(64)),
 )
 
 
