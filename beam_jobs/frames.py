@@ -78,6 +78,7 @@ class _Chunks:
             first_frame_index=self.frames_taken,
             frames=frames,
             parts=self.parts_taken + 1 if is_last else 0,
+            frame_times_ms=self._clean._frame_times.between(self.frames_taken, len(frames)),  # noqa: SLF001
         )
         self._frames = []
         self.frames_taken += len(frames)

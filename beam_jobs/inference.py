@@ -154,6 +154,7 @@ def keep_predictions(chunk: AssessedChunk, *, pool_frames_per_clip: int) -> Pred
         header=chunk.header,
         first_frame_index=chunk.first_frame_index,
         parts=chunk.parts,
+        frame_times_ms=chunk.frame_times_ms,
         fov_area_ratios=np.broadcast_to(_area_ratios(chunk.fov_masks), len(chunk.frames)).copy(),
         view_probabilities=chunk.view_probabilities,
         lv_area_ratios=lv_area_ratios,

@@ -5,7 +5,7 @@ made of content digests. A record that closes an instance says how many parts th
 every record says how many instances its study has, so the end of a study is known without a window.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -94,6 +94,8 @@ class ClipHeader:
         frame_time_ms: time between frames in milliseconds, or None for a still.
         rows: height of a decoded frame in pixels.
         columns: width of a decoded frame in pixels.
+        needs_review: whether the header's regions are missing or odd, so that what is kept of the
+            screen rests on its pixels alone: a person should look at such a clip.
     """
 
     study_date: str | None
@@ -107,6 +109,7 @@ class ClipHeader:
     frame_time_ms: float | None
     rows: int
     columns: int
+    needs_review: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +121,7 @@ class Chunk:
         frames: [N, 120, 160], uint8, 0 is black; N is at most `CHUNK_FRAMES`. Pixels outside the
             ultrasound regions and the image fan are 0.
         parts: 0, or on the record that closes the instance the number of its records.
+        frame_times_ms: [N], float64: time from each frame to the next, NaN where unknown.
     """
 
     placement: Placement
@@ -125,6 +129,7 @@ class Chunk:
     first_frame_index: int
     frames: npt.NDArray[np.uint8]
     parts: int
+    frame_times_ms: npt.NDArray[np.float64] = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +210,7 @@ class PredictedChunk:
     Attributes:
         first_frame_index: index within the instance of the first of its N frames.
         parts: 0, or on the record that closes the instance the number of its records.
+        frame_times_ms: [N], float64: time from each frame to the next, NaN where unknown.
         fov_area_ratios: [N], float32: share of the picture inside the field of view.
         view_probabilities: [N, 15], float32, in the order of `VIEWS`.
         lv_area_ratios: [N], float32: share of the picture inside the left ventricle, NaN where the
@@ -218,6 +224,7 @@ class PredictedChunk:
     header: ClipHeader
     first_frame_index: int
     parts: int
+    frame_times_ms: npt.NDArray[np.float64]
     fov_area_ratios: npt.NDArray[np.float32]
     view_probabilities: npt.NDArray[np.float32]
     lv_area_ratios: npt.NDArray[np.float32]

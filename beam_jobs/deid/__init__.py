@@ -13,6 +13,7 @@ header is held by what comes out.
     codestream   size of a compressed frame before it is decoded
     decoders     one encoded frame → luminance 120 x 160
     luminance    colour spaces, palettes, windows
+    timing       when frames were taken
     pixels       the keep-mask: the fan in the pixels, within the regions
     quiet        pydicom's warnings, which quote raw values
 """
@@ -31,6 +32,7 @@ from beam_jobs.deid.quiet import quiet_pydicom
 from beam_jobs.deid.reading import read_instance, text
 from beam_jobs.deid.regions import RegionMasks, read_regions, region_masks
 from beam_jobs.deid.source import PixelSource, locate_pixels, read_pixel_format
+from beam_jobs.deid.timing import FrameTimes, read_frame_times
 from beam_jobs.records import ClipHeader, Placement, Reason
 
 __all__ = [
@@ -56,6 +58,7 @@ class CleanInstance:
     _source: PixelSource = field(repr=False)
     _to_luminance: ToLuminance = field(repr=False)
     _regions: RegionMasks = field(repr=False)
+    _frame_times: FrameTimes = field(repr=False)
 
 
 def deidentify_instance(ds: Dataset, placement: Placement, pseudonymizer: Pseudonymizer) -> CleanInstance:
@@ -95,11 +98,13 @@ def _deidentify(ds: Dataset, placement: Placement, pseudonymizer: Pseudonymizer)
         raise RejectedError(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
     pixels = read_pixel_format(ds)
     regions = read_regions(ds, pixels.rows, pixels.columns)
+    frame_times = read_frame_times(ds, pixels.number_of_frames)
     header = read_header(
         ds,
         regions=regions,
         pixels=pixels,
         transfer_syntax=transfer_syntax.name,
+        frame_times=frame_times,
         day_shift=pseudonymizer.day_shift(placement.subject_key),
     )
     return CleanInstance(
@@ -108,4 +113,5 @@ def _deidentify(ds: Dataset, placement: Placement, pseudonymizer: Pseudonymizer)
         _source=locate_pixels(ds, transfer_syntax, pixels),
         _to_luminance=luminance_of(ds, pixels),
         _regions=region_masks(regions, pixels.rows, pixels.columns),
+        _frame_times=frame_times,
     )

@@ -8,7 +8,6 @@ import re
 from datetime import date, timedelta
 from typing import Final
 
-import numpy as np
 from pydicom import Dataset
 from pydicom.uid import (
     UID,
@@ -17,9 +16,10 @@ from pydicom.uid import (
     UltrasoundMultiFrameImageStorage,
 )
 
-from beam_jobs.deid.reading import number, text, value
-from beam_jobs.deid.regions import DataType, Region, SpatialFormat
+from beam_jobs.deid.reading import text, value
+from beam_jobs.deid.regions import DataType, Region, SpatialFormat, need_review
 from beam_jobs.deid.source import PixelFormat
+from beam_jobs.deid.timing import FrameTimes
 from beam_jobs.records import ClipHeader
 
 OLDEST_AGE_YEARS: Final = 90
@@ -28,7 +28,6 @@ OLDEST_AGE_YEARS: Final = 90
 UNKNOWN_MODE: Final = "unknown"
 
 _IMPLAUSIBLE_AGE_YEARS: Final = 130
-_SLOWEST_FRAME_MS: Final = 10_000.0
 
 ULTRASOUND_SOP_CLASSES: Final = {
     UltrasoundImageStorage: "Ultrasound Image Storage",
@@ -72,6 +71,7 @@ def read_header(
     regions: tuple[Region, ...],
     pixels: PixelFormat,
     transfer_syntax: str,
+    frame_times: FrameTimes,
     day_shift: int,
 ) -> ClipHeader:
     """Take from a header what is kept of it.
@@ -81,6 +81,7 @@ def read_header(
         regions: as `read_regions` has them.
         pixels: as `read_pixel_format` has them.
         transfer_syntax: name of a supported syntax.
+        frame_times: as `read_frame_times` has them.
         day_shift: days to add to the subject's dates.
     """
     return ClipHeader(
@@ -92,9 +93,10 @@ def read_header(
         manufacturer=_manufacturer(text(ds, "Manufacturer")),
         dicom_mode=dicom_mode(regions, _image_type_flags(ds)),
         number_of_frames=pixels.number_of_frames,
-        frame_time_ms=_frame_time_ms(ds) if pixels.number_of_frames > 1 else None,
+        frame_time_ms=frame_times.usual_ms,
         rows=pixels.rows,
         columns=pixels.columns,
+        needs_review=need_review(regions, pixels.rows, pixels.columns),
     )
 
 
@@ -152,23 +154,6 @@ def _manufacturer(written: str) -> str | None:
         if re.search(pattern, written, re.IGNORECASE):
             return vendor
     return OTHER_MANUFACTURER
-
-
-def _frame_time_ms(ds: Dataset) -> float | None:
-    """Give the time between frames (PS3.3 C.7.6.5): said outright, mean of steps, or from a rate."""
-    steps = value(ds, "FrameTimeVector")
-    rates = (number(ds, "CineRate"), number(ds, "RecommendedDisplayFrameRate"))
-    candidates = [number(ds, "FrameTime")]
-    try:
-        # The first step is the time before the first frame, 0.
-        candidates.append(float(np.mean([float(step) for step in steps[1:]])) if len(steps) > 1 else None)
-    except (TypeError, ValueError):
-        candidates.append(None)
-    candidates.extend(1000.0 / rate if rate else None for rate in rates)
-    for milliseconds in candidates:
-        if milliseconds is not None and 0.0 < milliseconds <= _SLOWEST_FRAME_MS:
-            return milliseconds
-    return None
 
 
 def _image_type_flags(ds: Dataset) -> int:

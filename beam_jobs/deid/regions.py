@@ -44,6 +44,11 @@ class Box(NamedTuple):
     right: int
     bottom: int
 
+    @property
+    def area_px(self) -> int:
+        """Pixels inside."""
+        return (self.right - self.left) * (self.bottom - self.top)
+
 
 @dataclass(frozen=True, slots=True)
 class Region:
@@ -103,6 +108,23 @@ def _believable_box(item: Dataset, rows: int, columns: int) -> Box | None:
     ):
         return None
     return box
+
+
+def need_review(regions: tuple[Region, ...], rows: int, columns: int) -> bool:
+    """Say whether a person should look at what was kept of the screen.
+
+    That is so where the header names no region that shows the patient's inside, or one whose box
+    cannot be true, or a Doppler or M-mode strip of the size of the screen.
+    """
+    return not regions or any(
+        region.box is None or _is_odd_strip(region, rows, columns) for region in regions
+    )
+
+
+def _is_odd_strip(region: Region, rows: int, columns: int) -> bool:
+    if region.box is None or region.spatial_format is SpatialFormat.TWO_DIMENSIONAL:
+        return False
+    return region.box.area_px > _STRIP_AREA_RATIO * rows * columns
 
 
 @dataclass(frozen=True, slots=True, eq=False)

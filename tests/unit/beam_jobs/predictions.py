@@ -56,6 +56,7 @@ def chunk(
         header=header,
         first_frame_index=first,
         parts=parts,
+        frame_times_ms=np.full(count, np.nan if header.frame_time_ms is None else header.frame_time_ms),
         fov_area_ratios=np.full(count, 0.5, np.float32),
         view_probabilities=probabilities,
         lv_area_ratios=lv,

@@ -77,7 +77,7 @@ LVH = ("lvh", "lv", lit_ratio)
 
 def clip(*greys: int, first: int = 0) -> Chunk:
     frames = np.stack([np.full((120, 160), grey, np.uint8) for grey in greys])
-    return Chunk(placement("i"), HEADER, first, frames, 1)
+    return Chunk(placement("i"), HEADER, first, frames, 1, frame_times_ms=np.full(len(frames), 33.3))
 
 
 def assess(*chunks: Chunk, frames_per_clip: int | None = 2) -> list[AssessedChunk]:
@@ -114,7 +114,7 @@ def test_what_the_frames_disagree_on_is_decided_by_their_mean() -> None:
 def test_views_are_named_from_what_is_inside_the_field_of_view() -> None:
     frames = np.zeros((1, 120, 160), np.uint8)
     frames[:, :, 80:] = 255  # bright, but outside
-    chunk = Chunk(placement("i"), HEADER, 0, frames, 1)
+    chunk = Chunk(placement("i"), HEADER, 0, frames, 1, frame_times_ms=np.array([33.3]))
     (classified,) = classify_views(
         segment_field_of_view([chunk], bundle(*FOV), frames_per_clip=1, batch_size=8),
         bundle(*VIEW),
@@ -155,6 +155,7 @@ def test_hypertrophy_is_read_from_the_masked_first_two_frames_of_a_four_chamber_
             0,
             np.full((1, 120, 160), 200, np.uint8),
             1,
+            frame_times_ms=np.array([np.nan]),
         ),  # a still
     ],
     ids=["another view", "later frames", "a still"],

@@ -20,7 +20,14 @@ HANDLERS = (ViewModelHandler, LeftVentricleModelHandler, HypertrophyModelHandler
 
 
 def clip(frames: int) -> Chunk:
-    return Chunk(placement("i"), HEADER, 0, np.zeros((frames, 120, 160), np.uint8), 1)
+    return Chunk(
+        placement("i"),
+        HEADER,
+        0,
+        np.zeros((frames, 120, 160), np.uint8),
+        1,
+        frame_times_ms=np.full(frames, 33.3),
+    )
 
 
 def test_batches_are_counted_in_frames_and_no_chunk_is_larger_than_one() -> None:
