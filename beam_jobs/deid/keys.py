@@ -2,9 +2,10 @@
 
 A key is HMAC-SHA256 of the identifier under one secret of 32 bytes, cut to 128 bits. Each kind of
 key has a domain of its own, so that equal identifiers of two kinds give unrelated keys.
+
+Rotating the secret means another key file; results say by `key_id` which secret made them.
 """
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -17,7 +18,12 @@ from beam_jobs.deid.errors import KeyFileError
 KEY_BYTES: Final = 32
 
 _PSEUDONYM_HEX_DIGITS: Final = 32
+_KEY_ID_HEX_DIGITS: Final = 16
 _LONGEST_SHIFT_DAYS: Final = 365
+_DAY_S: Final = 86_400
+_UUID_VERSION: Final = 0x8 << 76
+_UUID_VARIANT: Final = 0x2 << 62
+_UUID_MARKS: Final = 0xF << 76 | 0x3 << 62
 
 
 class Pseudonymizer:
@@ -28,6 +34,10 @@ class Pseudonymizer:
     Args:
         key: the secret, 32 bytes.
         key_file: where it was read from, if from a file.
+
+    Attributes:
+        key_id: a fingerprint of the secret, 16 hexadecimal digits. It is public: it tells which secret
+            made a result, and nothing about the secret.
 
     Raises:
         KeyFileError: if the secret is not 32 bytes long.
@@ -41,6 +51,7 @@ class Pseudonymizer:
             )
         self._key = key
         self._key_file = key_file
+        self.key_id: Final = self._digest("key-id", "").hex()[:_KEY_ID_HEX_DIGITS]
 
     @classmethod
     def from_key_file(cls, path: Path) -> "Pseudonymizer":
@@ -59,6 +70,22 @@ class Pseudonymizer:
         except FileNotFoundError:
             _create_key(path)
         return cls(_read_key(path), path)
+
+    @classmethod
+    def from_existing_key_file(cls, path: Path) -> "Pseudonymizer":
+        """Read the secret; who wants to find a patient again is not served by a new one.
+
+        Raises:
+            KeyFileError: as `from_key_file`, and if there is no file.
+        """
+        path = Path(path)
+        try:
+            return cls(_read_key(path), path)
+        except FileNotFoundError:
+            raise KeyFileError(
+                f"The key file must exist to be used here; {path} does not. Name the one whose key id the "
+                "results have, or restore it from its backup."
+            ) from None
 
     def subject_key(self, patient_id: str, study_instance_uid: str) -> str:
         """Name the subject; a study without a patient ID is a subject of its own."""
@@ -84,6 +111,19 @@ class Pseudonymizer:
         number = int.from_bytes(self._digest("day-shift", subject_key))
         return -1 - number % _LONGEST_SHIFT_DAYS
 
+    def second_shift(self, subject_key: str) -> int:
+        """Give the seconds, in 0..86399, to add to the times of a subject's day beside `day_shift`."""
+        return int.from_bytes(self._digest("second-shift", subject_key)) % _DAY_S
+
+    def uid(self, uid: str) -> str:
+        """Give the UID that stands for another, the same wherever it is referred to.
+
+        It is a random UUID to whoever has not the secret: `2.25.` and its number (PS3.5 B.2; version 8
+        of RFC 9562).
+        """
+        number = int.from_bytes(self._digest("uid", _without_padding(uid))[:16])
+        return f"2.25.{number & ~_UUID_MARKS | _UUID_VERSION | _UUID_VARIANT}"
+
     def __repr__(self) -> str:
         return f"Pseudonymizer(key_file={str(self._key_file)!r})"
 
@@ -101,7 +141,7 @@ class Pseudonymizer:
     def _digest(self, domain: str, identifier: str) -> bytes:
         # A NUL cannot occur in a domain, so no domain and identifier run into another pair.
         message = b"echobeam/" + domain.encode() + b"\0" + identifier.encode("utf-8", "surrogatepass")
-        return hmac.new(self._key, message, hashlib.sha256).digest()
+        return hmac.digest(self._key, message, "sha256")
 
 
 def _without_padding(identifier: str) -> str:
