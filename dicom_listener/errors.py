@@ -4,15 +4,23 @@
     ├── StartRefusedError           refuse to start, say why
     │   ├── SettingsError           the configuration is wrong: every fault at once
     │   ├── PortInUseError          somebody else listens there
-    │   └── SpoolLockedError        another listener receives into this spool
+    │   ├── CertificateError        TLS cannot work with these files: every fault at once
+    │   ├── UnsupportedSystemError  this system cannot do what is configured
+    │   ├── SpoolLockedError        another listener receives into this spool
+    │   └── PeerNotFoundError       no such peer is configured
     ├── RetryLaterError             answer "out of resources": the sender tries again
     │   ├── SpoolUnavailableError   the instance cannot be written now
+    │   ├── DiskReserveError        the disk is too full to go on
     │   └── LedgerUnavailableError  the ledger cannot be read or written now
     ├── RefusedInstanceError        answer "never": this instance will not be taken as it is
     │   ├── UnreadableHeaderError
     │   ├── MismatchedInstanceError
     │   └── InvalidInstanceUidError
     ├── ClaimLostError              fail this study's attempt: somebody else has it now
+    ├── PeerError                   a remote application entity did not do as asked: try again later
+    │   ├── PeerUnreachableError    there is no association with it
+    │   └── PeerRefusedError        it answered with a failure, or not at all
+    ├── CommitmentNotFoundError     tell the operator
     ├── StudyNotFoundError          tell the operator
     └── StudyNotFailedError         tell the operator
 
@@ -47,8 +55,28 @@ class PortInUseError(StartRefusedError):
     """A port that is needed cannot be bound."""
 
 
+class CertificateError(StartRefusedError):
+    """TLS cannot work with the certificates that are configured.
+
+    Attributes:
+        faults: one sentence for each fault, with what to do.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(["TLS cannot be started:", *(f"  - {fault}" for fault in faults)]))
+        self.faults = tuple(faults)
+
+
+class UnsupportedSystemError(StartRefusedError):
+    """The configuration asks for something that this operating system cannot do."""
+
+
 class SpoolLockedError(StartRefusedError):
     """Another process receives into the same spool."""
+
+
+class PeerNotFoundError(StartRefusedError):
+    """No such peer is configured."""
 
 
 class RetryLaterError(ListenerError):
@@ -65,6 +93,12 @@ class SpoolUnavailableError(RetryLaterError):
     """The spool cannot be written: disk full, folder gone, no permission."""
 
     reason = "spool_unavailable"
+
+
+class DiskReserveError(RetryLaterError):
+    """The spool's disk has less free space than is to be kept free."""
+
+    reason = "disk_reserve"
 
 
 class LedgerUnavailableError(RetryLaterError):
@@ -103,6 +137,22 @@ class InvalidInstanceUidError(RefusedInstanceError):
 
 class ClaimLostError(ListenerError):
     """The claim has run out and the study was taken by, or given to, somebody else."""
+
+
+class PeerError(ListenerError):
+    """A remote application entity did not do what it was asked for; it may later."""
+
+
+class PeerUnreachableError(PeerError):
+    """No association could be opened, or it broke."""
+
+
+class PeerRefusedError(PeerError):
+    """The peer answered with a failure, or with nothing in time."""
+
+
+class CommitmentNotFoundError(ListenerError):
+    """The ledger has no such request of storage commitment."""
 
 
 class StudyNotFoundError(ListenerError):

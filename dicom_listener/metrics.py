@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dicom_listener.errors import (
+    DiskReserveError,
     InvalidInstanceUidError,
     LedgerUnavailableError,
     MismatchedInstanceError,
@@ -19,6 +20,7 @@ from dicom_listener.ledger import Ledger, RecordOutcome
 
 REFUSAL_REASONS: Final = (
     SpoolUnavailableError.reason,
+    DiskReserveError.reason,
     LedgerUnavailableError.reason,
     UnreadableHeaderError.reason,
     MismatchedInstanceError.reason,

@@ -1,54 +1,50 @@
-"""Typed settings: one file, the environment over it, the command line over both.
+"""Section `[listener]` of the configuration. How a section is read: `dicom_listener.configuration`."""
 
-`load_section` serves every package: a section of `echobeam.toml` becomes one frozen settings object,
-and a faulty configuration is refused with all its faults at once.
-"""
+from typing import Annotated, Final, Literal, Self
 
-import os
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from pydantic import Field, IPvAnyNetwork, StringConstraints, model_validator
+from pydantic_settings import SettingsConfigDict
 
-import pydantic_settings
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from dicom_listener.configuration import (
+    CONFIGURATION_FILE,
+    Port,
+    RootedPath,
+    SectionSettings,
+    TableSettings,
+    default_ledger_url,
+    load_section,
+)
 
-from dicom_listener.errors import SettingsError
+__all__ = [
+    "ANY_AE_TITLE",
+    "CONFIGURATION_FILE",
+    "AeTitle",
+    "AllowedPeer",
+    "ListenerSettings",
+    "Port",
+    "RootedPath",
+    "SectionSettings",
+    "TableSettings",
+    "default_ledger_url",
+    "load_section",
+]
 
-CONFIGURATION_FILE: Final = "echobeam.toml"
-SECTIONS: Final = frozenset({"listener", "worker", "retrain"})
+ANY_AE_TITLE: Final = "*"
+
+AeTitle = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]+$"),
+]
+"""An application entity title: 16 printable characters at most, no backslash (PS3.5 Table 6.2-1, AE)."""
 
 
-def _under_root(path: Path, info: ValidationInfo) -> Path:
-    root = info.data.get("root")
-    return path if root is None else root / path
+class AllowedPeer(TableSettings):
+    """Who may send: an application entity title from an address."""
 
-
-RootedPath = Annotated[Path, AfterValidator(_under_root)]
-"""A path; a relative one starts at the root folder."""
-
-Port = Annotated[int, Field(ge=0, le=65535)]
-"""A TCP port; 0 lets the system choose."""
-
-
-def default_ledger_url(data: Mapping[str, Any]) -> str:
-    """Give the URL of the ledger inside `data["root"]`; a default factory of settings fields."""
-    return f"sqlite:///{Path(data['root']) / 'ledger.sqlite'}"
-
-
-class SectionSettings(BaseSettings):
-    """What all sections share: frozen, unknown names refused, everything below one root.
-
-    A subclass sets `env_prefix` and may use `root` in the default factories of later fields.
-
-    Attributes:
-        root: the folder everything lives in; given by the caller, never by the file.
-    """
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid")
-
-    root: Path
+    ae_title: AeTitle = Field(description="Calling AE title of the sender; `*` for any.")
+    address: IPvAnyNetwork = Field(
+        description="Address that it sends from, or a network such as `192.0.2.0/24`."
+    )
 
 
 class ListenerSettings(SectionSettings):
@@ -56,7 +52,10 @@ class ListenerSettings(SectionSettings):
 
     model_config = SettingsConfigDict(env_prefix="ECHOBEAM_LISTENER_")
 
-    ae_title: str = Field(default="ECHOBEAM", min_length=1, max_length=16, description="Our AE title.")
+    # ------------------------------------------------------------------ where it listens
+    ae_title: AeTitle = Field(
+        default="ECHOBEAM", description="Our AE title; an association that calls another is rejected."
+    )
     host: str = Field(
         default="127.0.0.1",
         description="Address to receive on. Closed by default: name the PACS-facing address to open it.",
@@ -64,13 +63,40 @@ class ListenerSettings(SectionSettings):
     port: Port = Field(default=11112, description="DICOM port; 0 takes a free one.")
     http_host: str = Field(default="127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
     http_port: Port = Field(default=9108, description="HTTP port; 0 takes a free one.")
-    quiet_period_s: float = Field(
-        default=60, ge=0, description="A study is complete when nothing came for so long (seconds)."
+    processes: int = Field(
+        default=1, ge=1, le=64, description="Processes that receive, all on the same port; Linux only."
     )
-    max_age_s: float = Field(
-        default=3600, gt=0, description="A study is complete after so long whatever still comes (seconds)."
+
+    # ------------------------------------------------------------------ who may send
+    allow: tuple[AllowedPeer, ...] = Field(
+        default=(), description="Senders that are accepted; without any, only those of this machine are."
     )
-    maximum_associations: int = Field(default=10, ge=1, description="Associations open at once.")
+    allow_any_peer: bool = Field(
+        default=False, description="Accept every sender that can reach us. Warned about at every start."
+    )
+
+    # ------------------------------------------------------------------ TLS
+    tls_certificate: RootedPath | None = Field(
+        default=None, description="Our certificate with its chain, PEM. Turns TLS on, and plain DICOM off."
+    )
+    tls_key: RootedPath | None = Field(default=None, description="Private key of the certificate, PEM.")
+    tls_ca: RootedPath | None = Field(
+        default=None, description="Certificates that issue those of the senders, PEM."
+    )
+    tls_client_certificates: Literal["required", "optional", "none"] = Field(
+        default="required", description="Whether a sender must show a certificate."
+    )
+    tls_minimum_version: Literal["1.2", "1.3"] = Field(default="1.2", description="Oldest TLS to speak.")
+    tls_port: Port = Field(default=2762, description="DICOM port with TLS; 0 takes a free one.")
+    plain_beside_tls: bool = Field(
+        default=False, description="Receive on `port` without TLS too, although TLS is on."
+    )
+
+    # ------------------------------------------------------------------ limits
+    maximum_associations: int = Field(default=20, ge=1, description="Associations open at once.")
+    maximum_associations_per_peer: int = Field(
+        default=10, ge=1, description="Associations open at once from one address."
+    )
     maximum_pdu_bytes: int = Field(
         default=131072, ge=4096, le=1048576, description="Largest PDU we ask senders to send (bytes)."
     )
@@ -82,12 +108,27 @@ class ListenerSettings(SectionSettings):
         gt=0,
         description="A connection that requests no association for so long is closed (seconds).",
     )
+    minimum_free_bytes: int = Field(
+        default=2 * 1024**3,
+        ge=0,
+        description="Free space of the spool below which nothing is accepted (bytes); 0 for no such reserve.",
+    )
+
+    # ------------------------------------------------------------------ completion and housekeeping
+    quiet_period_s: float = Field(
+        default=60, ge=0, description="A study is complete when nothing came for so long (seconds)."
+    )
+    max_age_s: float = Field(
+        default=3600, gt=0, description="A study is complete after so long whatever still comes (seconds)."
+    )
     drain_s: float = Field(
         default=30, ge=0, description="How long a stopping listener lets open associations finish (seconds)."
     )
     housekeeping_s: float = Field(
         default=1.0, gt=0, description="How often holds are extended and completion is looked at (seconds)."
     )
+
+    # ------------------------------------------------------------------ where it is kept
     spool: RootedPath = Field(
         default_factory=lambda data: data["root"] / "spool", description="Folder of received instances."
     )
@@ -95,95 +136,29 @@ class ListenerSettings(SectionSettings):
         default_factory=default_ledger_url, repr=False, description="SQLAlchemy URL of the ledger."
     )
 
+    @property
+    def has_tls(self) -> bool:
+        """Whether senders are received with TLS."""
+        return self.tls_certificate is not None
 
-_Section = TypeVar("_Section", bound=SectionSettings)
+    @property
+    def has_plain_port(self) -> bool:
+        """Whether senders are received without TLS."""
+        return not self.has_tls or self.plain_beside_tls
 
-
-def load_section(cls: type[_Section], section: str, root: Path, **overrides: Any) -> _Section:
-    """Read one section of the configuration.
-
-    Args:
-        cls: the settings class of the section.
-        section: its name in the file: "listener", "worker" or "retrain".
-        root: the folder that holds `echobeam.toml`, which may be absent.
-        overrides: values of the command line; None means not given.
-
-    Returns:
-        The settings, with `root` made absolute.
-
-    Raises:
-        SettingsError: with every fault: an unreadable file, an unknown section, an unknown name, or
-            a value that does not fit, each with where it came from.
-    """
-    root = root.absolute()
-    faults: list[str] = []
-    in_file = _read_file(root / CONFIGURATION_FILE, section, faults)
-    in_environment = _read_environment(cls, faults)
-    given = {name: value for name, value in overrides.items() if value is not None}
-    try:
-        settings = cls(**{**in_file, **in_environment, **given, "root": root})
-    except ValidationError as error:
-        for fault in error.errors(include_url=False, include_context=False, include_input=False):
-            if fault["type"] == "default_factory_not_called":
-                continue  # follows from another fault
-            name = ".".join(str(part) for part in fault["loc"])
-            origin = _origin(
-                cls, str(fault["loc"][0]) if fault["loc"] else "", section, in_environment, given
+    @model_validator(mode="after")
+    def _refuse_what_does_not_go_together(self) -> Self:
+        faults = []
+        if self.allow and self.allow_any_peer:
+            faults.append("allow and allow_any_peer contradict each other: keep the one that is meant")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            faults.append("tls_certificate and tls_key belong together: give both, or neither for no TLS")
+        if not self.has_tls and (self.tls_ca is not None or self.plain_beside_tls):
+            faults.append("tls_ca and plain_beside_tls need TLS: give tls_certificate and tls_key too")
+        if self.has_tls and self.tls_client_certificates != "none" and self.tls_ca is None:
+            faults.append(
+                "tls_client_certificates are checked against tls_ca: give it, or set them to `none`"
             )
-            faults.append(f"{origin}: {name}: {fault['msg']}")
-        raise SettingsError(faults) from None
-    if faults:
-        raise SettingsError(faults)
-    return settings
-
-
-def _read_file(path: Path, section: str, faults: list[str]) -> dict[str, Any]:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        faults.append(f"{path}: cannot be read as TOML: {error}")
-        return {}
-    faults.extend(
-        f"{path}: unknown section [{name}]; expected one of {', '.join(sorted(SECTIONS))}"
-        for name in sorted(document.keys() - SECTIONS)
-    )
-    values = document.get(section, {})
-    if not isinstance(values, dict):
-        faults.append(f"{path}: {section} must be a section, [{section}]")
-        return {}
-    if "root" in values:
-        faults.append(f"{path} [{section}]: root is given by --root or ECHOBEAM_ROOT, not in the file")
-    return {name: value for name, value in values.items() if name != "root"}
-
-
-def _read_environment(cls: type[SectionSettings], faults: list[str]) -> dict[str, Any]:
-    prefix = cls.model_config.get("env_prefix", "")
-    fields = cls.model_fields.keys() - {"root"}
-    names = [name for name in os.environ if prefix and name.upper().startswith(prefix)]
-    faults.extend(
-        f"environment: unknown name {name}; expected {prefix} and one of {', '.join(sorted(fields))}"
-        for name in sorted(names)
-        if name.upper().removeprefix(prefix).lower() not in fields
-    )
-    try:
-        values = EnvSettingsSource(cls)()
-    except pydantic_settings.SettingsError as error:
-        faults.append(f"environment: {error}")
-        return {}
-    return {name: value for name, value in values.items() if name != "root"}
-
-
-def _origin(
-    cls: type[SectionSettings],
-    name: str,
-    section: str,
-    in_environment: Mapping[str, Any],
-    given: Mapping[str, Any],
-) -> str:
-    if name in given:
-        return "command line"
-    if name in in_environment:
-        return f"environment {cls.model_config.get('env_prefix', '')}{name.upper()}"
-    return f"{CONFIGURATION_FILE} [{section}]"
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self

@@ -8,12 +8,13 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, cast, get_args, get_origin
 
 import click
 import pyarrow as pa
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
+from pydantic import IPvAnyNetwork
 
 from beam_jobs import schemas
 from beam_jobs.command import VERBS
@@ -23,7 +24,7 @@ from beam_jobs.retrain_metrics import RetrainMetrics
 from beam_jobs.settings import RetrainSettings, WorkerSettings
 from dicom_listener.ledger import Ledger
 from dicom_listener.metrics import LedgerCollector, ListenerMetrics
-from dicom_listener.settings import ListenerSettings
+from dicom_listener.settings import ListenerSettings, TableSettings
 
 REFERENCE: Final = Path(__file__).parent / "reference"
 SECTIONS: Final[dict[str, Any]] = {
@@ -54,17 +55,45 @@ def configuration_page() -> str:
                 f"| `{name}` | `{prefix}{name.upper()}` | {type_words(field.annotation)} "
                 f"| {default_words(field)} | {field.description} |\n"
             )
+        for name, table in tables_of(settings):
+            parts.append(f"\n### [[{section}.{name}]]\n\n{first_line(table.__doc__)} ")
+            parts.append("Any number of these tables; in the environment, a list in JSON.\n\n")
+            parts.append("| name | type | default | what |\n|---|---|---|---|\n")
+            parts.extend(
+                f"| `{key}` | {type_words(field.annotation)} "
+                f"| {default_words(field)} | {field.description} |\n"
+                for key, field in table.model_fields.items()
+            )
     return "".join(parts)
+
+
+def tables_of(settings: Any) -> Iterator[tuple[str, type[TableSettings]]]:
+    """Yield the settings that are lists of tables, with the class of one table."""
+    for name, field in settings.model_fields.items():
+        for inside in get_args(field.annotation):
+            if isinstance(inside, type) and issubclass(inside, TableSettings):
+                yield name, inside
 
 
 def type_words(annotation: Any) -> str:
     """Name a type as a person would write it in TOML."""
-    names = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path"}
+    names = {
+        int: "integer",
+        float: "number",
+        str: "text",
+        bool: "true or false",
+        Path: "path",
+        IPvAnyNetwork: "address or network",
+    }
     if annotation in names:
         return names[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, TableSettings):
+        return "tables, below"
+    if get_origin(annotation) is Annotated:
+        return type_words(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{choice}`" for choice in get_args(annotation))
-    if get_origin(annotation) is list:
+    if get_origin(annotation) in {list, tuple}:
         return f"list of {type_words(get_args(annotation)[0])}"
     parts = [type_words(part) for part in get_args(annotation) if part is not type(None)]
     return " or ".join(parts) if parts else str(annotation)
