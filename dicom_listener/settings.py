@@ -21,6 +21,7 @@ __all__ = [
     "AeTitle",
     "AllowedPeer",
     "ListenerSettings",
+    "Peer",
     "Port",
     "RootedPath",
     "SectionSettings",
@@ -45,6 +46,16 @@ class AllowedPeer(TableSettings):
     address: IPvAnyNetwork = Field(
         description="Address that it sends from, or a network such as `192.0.2.0/24`."
     )
+
+
+class Peer(TableSettings):
+    """A remote application entity that we call: to report commitments, to ask, and to fetch."""
+
+    name: str = Field(min_length=1, description="What settings, verbs and logs call it.")
+    ae_title: AeTitle = Field(description="Its AE title.")
+    host: str = Field(min_length=1, description="Where it listens: a name or an address.")
+    port: int = Field(ge=1, le=65535, description="Its DICOM port.")
+    tls: bool = Field(default=False, description="Whether it is called over TLS.")
 
 
 class ListenerSettings(SectionSettings):
@@ -128,12 +139,63 @@ class ListenerSettings(SectionSettings):
         default=1.0, gt=0, description="How often holds are extended and completion is looked at (seconds)."
     )
 
-    # ------------------------------------------------------------------ where it is kept
+    # ------------------------------------------------------------------ whom we call
+    peers: tuple[Peer, ...] = Field(
+        default=(),
+        description="Remote application entities that we call: requesters of storage commitment, archives.",
+    )
+    query_peer: str | None = Field(
+        default=None,
+        description="Name of the peer that is asked by C-FIND how many instances a study has.",
+    )
+    query_after_s: float = Field(
+        default=10, ge=0, description="The query peer is asked when nothing came for so long (seconds)."
+    )
+    peer_timeout_s: float = Field(
+        default=30, gt=0, description="How long a peer that we call may take for an answer (seconds)."
+    )
+    commitment_retry_s: float = Field(
+        default=30,
+        gt=0,
+        description="Pause before a commitment that could not be reported is tried again; doubled each time, "
+        "up to an hour (seconds).",
+    )
+    commitment_give_up_s: float = Field(
+        default=259200, gt=0, description="How long it is tried to report a commitment (seconds)."
+    )
+
+    # ------------------------------------------------------------------ where and how long it is kept
     spool: RootedPath = Field(
         default_factory=lambda data: data["root"] / "spool", description="Folder of received instances."
     )
     ledger_url: str = Field(
         default_factory=default_ledger_url, repr=False, description="SQLAlchemy URL of the ledger."
+    )
+    conflict_policy: Literal["replace", "keep_first", "reject"] = Field(
+        default="replace",
+        description="What becomes of another content with a known SOP Instance UID: it goes to work and the "
+        "first is kept beside it, the first stays at work and it is kept beside, or it is refused.",
+    )
+    prune_after_days: float | None = Field(
+        default=None,
+        ge=0,
+        description="Files of a study that is done are deleted from the spool after so long (days); never "
+        "where it is absent.",
+    )
+    prune_above_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="While the spool is larger, files of studies that are done are deleted, the oldest first "
+        "(bytes); never where it is absent.",
+    )
+    retention_requires_commitment: bool = Field(
+        default=False,
+        description="Delete only files whose storage commitment was asked for and reported.",
+    )
+    commitment_keep_days: float | None = Field(
+        default=None,
+        ge=0,
+        description="How long a file is kept after its storage commitment (days); for ever where it is absent.",
     )
 
     @property
@@ -159,6 +221,23 @@ class ListenerSettings(SectionSettings):
             faults.append(
                 "tls_client_certificates are checked against tls_ca: give it, or set them to `none`"
             )
+        faults.extend(_faults_of_peers(self.peers, self.query_peer))
         if faults:
             raise ValueError("\n".join(faults))
         return self
+
+
+def _faults_of_peers(peers: tuple[Peer, ...], query_peer: str | None) -> list[str]:
+    faults = []
+    names = [peer.name for peer in peers]
+    ae_titles = [peer.ae_title for peer in peers]
+    for what, values in (("name", names), ("AE title", ae_titles)):
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            faults.append(f"peers: two have the {what} {', '.join(twice)}: give each its own")
+    if query_peer is not None and query_peer not in names:
+        faults.append(
+            f"query_peer: there is no peer {query_peer}; expected one of {', '.join(names) or 'none'}: "
+            "add it as [[listener.peers]]"
+        )
+    return faults

@@ -1,0 +1,112 @@
+"""Associations that we open, to peers."""
+
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.presentation import PresentationContext
+
+from dicom_listener.errors import PeerUnreachableError
+from dicom_listener.settings import Peer
+
+
+@dataclass(slots=True)
+class Caller:
+    """Opens associations in our name, and can end those that are open from another thread.
+
+    Attributes:
+        ae_title: ours.
+        timeout_s: for the connection, the negotiation, and each answer.
+        ssl_context: for peers that are called over TLS.
+    """
+
+    ae_title: str
+    timeout_s: float
+    ssl_context: ssl.SSLContext | None = None
+    _open: set[Association] = field(default_factory=set)
+    _stopped: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def associated(
+        self,
+        peer: Peer,
+        contexts: Sequence[PresentationContext],
+        *,
+        roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+        handlers: Sequence[evt.EventHandlerType] = (),
+    ) -> Iterator[Association]:
+        """Open an association for the block; release it after, abort it if the block raises.
+
+        Raises:
+            PeerUnreachableError: before the block, if there is no association.
+        """
+        assoc = self._associate(peer, contexts, roles, handlers)
+        try:
+            with self._lock:
+                self._open.add(assoc)
+            if self._stopped.is_set():
+                assoc.abort()  # who stopped us did not see it among the open ones
+            yield assoc
+        except BaseException:
+            assoc.abort()
+            raise
+        else:
+            if assoc.is_established:
+                assoc.release()
+        finally:
+            with self._lock:
+                self._open.discard(assoc)
+
+    def stop(self) -> None:
+        """Abort what is open and open nothing more."""
+        self._stopped.set()
+        with self._lock:
+            still_open = list(self._open)
+        for assoc in still_open:
+            assoc.abort()
+
+    def _associate(
+        self,
+        peer: Peer,
+        contexts: Sequence[PresentationContext],
+        roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
+        handlers: Sequence[evt.EventHandlerType],
+    ) -> Association:
+        _config.LOG_HANDLER_LEVEL = "none"  # its log lines hold what peers sent
+        if self._stopped.is_set():
+            raise PeerUnreachableError(f"{peer.name} was not called: we are stopping")
+        if peer.tls and self.ssl_context is None:
+            raise PeerUnreachableError(
+                f"{peer.name} is called over TLS and no TLS is configured: set the TLS settings of "
+                "[listener], or tls = false for this peer"
+            )
+        ae = AE(ae_title=self.ae_title)
+        ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = self.timeout_s
+        assoc = ae.associate(
+            peer.host,
+            peer.port,
+            contexts=list(contexts),
+            ae_title=peer.ae_title,
+            ext_neg=list(roles),
+            tls_args=(self.ssl_context, peer.host) if peer.tls else None,
+            evt_handlers=list(handlers),
+        )
+        if not assoc.is_established:
+            raise PeerUnreachableError(f"{peer.name} at {peer.host}:{peer.port} {_why_not(assoc)}")
+        return assoc
+
+
+def _why_not(assoc: Association) -> str:
+    if assoc.is_rejected:
+        answer = assoc.acceptor.primitive
+        reason = getattr(answer, "reason_str", "no reason given")
+        return f"rejected our association ({reason}): is our AE title known there, and its own right here?"
+    if assoc.is_aborted and assoc.acceptor.primitive is not None:
+        return "accepted none of what we proposed: allow it for our AE title there"
+    return "does not answer: check host, port, TLS and that it runs"
