@@ -7,6 +7,7 @@
     │   ├── CertificateError        TLS cannot work with these files: every fault at once
     │   ├── UnsupportedSystemError  this system cannot do what is configured
     │   ├── SpoolLockedError        another listener receives into this spool
+    │   ├── LedgerVersionError      the ledger was made by a newer release
     │   └── PeerNotFoundError       no such peer is configured
     ├── RetryLaterError             answer "out of resources": the sender tries again
     │   ├── SpoolUnavailableError   the instance cannot be written now
@@ -15,6 +16,7 @@
     ├── RefusedInstanceError        answer "never": this instance will not be taken as it is
     │   ├── UnreadableHeaderError
     │   ├── MismatchedInstanceError
+    │   ├── ConflictingInstanceError
     │   └── InvalidInstanceUidError
     ├── ClaimLostError              fail this study's attempt: somebody else has it now
     ├── PeerError                   a remote application entity did not do as asked: try again later
@@ -79,6 +81,10 @@ class PeerNotFoundError(StartRefusedError):
     """No such peer is configured."""
 
 
+class LedgerVersionError(StartRefusedError):
+    """The ledger's tables are those of a newer release; this one would spoil them."""
+
+
 class RetryLaterError(ListenerError):
     """The instance cannot be kept now; nothing is wrong with it.
 
@@ -127,6 +133,12 @@ class MismatchedInstanceError(RefusedInstanceError):
     """The dataset is not the instance that the command announced."""
 
     reason = "mismatched_instance"
+
+
+class ConflictingInstanceError(RefusedInstanceError):
+    """Another content has this SOP Instance UID already, and the policy is to refuse a second one."""
+
+    reason = "conflicting_instance"
 
 
 class InvalidInstanceUidError(RefusedInstanceError):

@@ -195,7 +195,7 @@ class ListenerSettings(SectionSettings):
     commitment_keep_days: float | None = Field(
         default=None,
         ge=0,
-        description="How long a file is kept after its storage commitment (days); for ever where it is absent.",
+        description="How long a file is kept after its storage commitment (days); for ever if absent.",
     )
 
     @property
