@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dicom_listener.errors import (
+    ConflictingInstanceError,
     DiskReserveError,
     InvalidInstanceUidError,
     LedgerUnavailableError,
@@ -17,6 +18,7 @@ from dicom_listener.errors import (
     UnreadableHeaderError,
 )
 from dicom_listener.ledger import Ledger, RecordOutcome
+from dicom_listener.statuses import AssociationRefusal
 
 REFUSAL_REASONS: Final = (
     SpoolUnavailableError.reason,
@@ -25,6 +27,7 @@ REFUSAL_REASONS: Final = (
     UnreadableHeaderError.reason,
     MismatchedInstanceError.reason,
     InvalidInstanceUidError.reason,
+    ConflictingInstanceError.reason,
 )
 
 _STORE_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -57,6 +60,12 @@ class ListenerMetrics:
             ["result"],
             registry=registry,
         )
+        self.refused_associations = Counter(
+            "echobeam_listener_refused_associations",
+            "Associations rejected, and connections closed before they could request one, by reason.",
+            ["reason"],
+            registry=registry,
+        )
         self.open_associations = Gauge(
             "echobeam_listener_open_associations",
             "Associations open now.",
@@ -80,6 +89,8 @@ class ListenerMetrics:
         )
         for result in ("accepted", "rejected"):
             self.associations.labels(result)
+        for refusal in AssociationRefusal:
+            self.refused_associations.labels(refusal.value)
         for outcome in RecordOutcome:
             self.received_instances.labels(outcome.value)
         for reason in REFUSAL_REASONS:

@@ -1,11 +1,12 @@
 """What is answered on the wire, and why."""
 
-from enum import IntEnum
-from typing import Final
+from enum import IntEnum, StrEnum
+from typing import Final, NamedTuple
 
 from pydicom.dataset import Dataset
 
 from dicom_listener.errors import (
+    ConflictingInstanceError,
     InvalidInstanceUidError,
     ListenerError,
     MismatchedInstanceError,
@@ -22,6 +23,54 @@ class StoreStatus(IntEnum):
     OUT_OF_RESOURCES = 0xA700  # the sender may try again
     DATASET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
     CANNOT_UNDERSTAND = 0xC000
+    CONFLICTING_INSTANCE = 0xA901  # of the range A9xx, dataset does not match
+
+
+class Rejection(NamedTuple):
+    """What an A-ASSOCIATE-RJ PDU says (PS3.8 Table 9-21)."""
+
+    result: int
+    source: int
+    reason: int
+
+
+_PERMANENT: Final = 1
+_TRANSIENT: Final = 2
+_SERVICE_USER: Final = 1
+_PRESENTATION: Final = 3
+
+CALLED_AE_TITLE_NOT_RECOGNIZED: Final = Rejection(_PERMANENT, _SERVICE_USER, 7)
+CALLING_AE_TITLE_NOT_RECOGNIZED: Final = Rejection(_PERMANENT, _SERVICE_USER, 3)
+NO_REASON_GIVEN: Final = Rejection(_TRANSIENT, _SERVICE_USER, 1)
+LOCAL_LIMIT_EXCEEDED: Final = Rejection(_TRANSIENT, _PRESENTATION, 2)
+
+
+class AssociationRefusal(StrEnum):
+    """Why an association, or a connection before it requested one, is refused; safe as a metric label."""
+
+    CALLED_AE_TITLE = "called_ae_title"
+    UNKNOWN_PEER = "unknown_peer"
+    PEER_LIMIT = "peer_limit"
+    ASSOCIATION_LIMIT = "association_limit"
+    CONNECTION_LIMIT = "connection_limit"
+    DISK_RESERVE = "disk_reserve"
+    INTERNAL_ERROR = "internal_error"
+
+    @property
+    def rejection(self) -> Rejection:
+        """What the requestor is told."""
+        return _REJECTIONS[self]
+
+
+_REJECTIONS: Final = {
+    AssociationRefusal.CALLED_AE_TITLE: CALLED_AE_TITLE_NOT_RECOGNIZED,
+    AssociationRefusal.UNKNOWN_PEER: CALLING_AE_TITLE_NOT_RECOGNIZED,
+    AssociationRefusal.PEER_LIMIT: LOCAL_LIMIT_EXCEEDED,
+    AssociationRefusal.ASSOCIATION_LIMIT: LOCAL_LIMIT_EXCEEDED,
+    AssociationRefusal.CONNECTION_LIMIT: LOCAL_LIMIT_EXCEEDED,
+    AssociationRefusal.DISK_RESERVE: LOCAL_LIMIT_EXCEEDED,
+    AssociationRefusal.INTERNAL_ERROR: NO_REASON_GIVEN,
+}
 
 
 class EchoStatus(IntEnum):
@@ -36,6 +85,10 @@ _ANSWERS: Final[dict[type[ListenerError], tuple[StoreStatus, str]]] = {
     MismatchedInstanceError: (
         StoreStatus.DATASET_DOES_NOT_MATCH_SOP_CLASS,
         "dataset is not the instance that was announced",
+    ),
+    ConflictingInstanceError: (
+        StoreStatus.CONFLICTING_INSTANCE,
+        "another content has this SOP Instance UID, and is kept",
     ),
     InvalidInstanceUidError: (StoreStatus.INVALID_SOP_INSTANCE, "a study, series or instance UID is invalid"),
 }
