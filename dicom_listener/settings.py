@@ -119,6 +119,14 @@ class ListenerSettings(SectionSettings):
         gt=0,
         description="A connection that requests no association for so long is closed (seconds).",
     )
+    maximum_object_bytes: int = Field(
+        default=4 * 1024**3, ge=1, description="Largest dataset that is kept; a larger one is refused (bytes)."
+    )
+    object_timeout_s: float = Field(
+        default=1800,
+        gt=0,
+        description="An association whose instance is still under way after so long is aborted (seconds).",
+    )
     minimum_free_bytes: int = Field(
         default=2 * 1024**3,
         ge=0,
