@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from beam_jobs.command import EXTRA_OF_MODULE
-from beam_jobs.supervisor import read_run_file
+from dicom_listener.runfile import read_run_file
 
 GIB: Final = 1024**3
 LITTLE_SPACE_BYTES: Final = 20 * GIB

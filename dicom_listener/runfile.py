@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -25,3 +26,22 @@ def announced(path: Path, **ports: int) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def read_run_file(path: Path, *, pid: int | None = None) -> dict[str, Any] | None:
+    """Read what a service wrote when it became ready.
+
+    Args:
+        path: the file, as JSON.
+        pid: refuse a file that another process left behind.
+
+    Returns:
+        The file's content; None while there is none, it is not complete, or it is not `pid`'s.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or (pid is not None and content.get("pid") != pid):
+        return None
+    return content

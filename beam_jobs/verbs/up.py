@@ -36,10 +36,10 @@ def up(root: Path, *, as_json: bool) -> None:
     1 if a service kept crashing or did not drain.
     """
     from beam_jobs.settings import WorkerSettings  # noqa: PLC0415
-    from beam_jobs.supervisor import Service, Supervisor  # noqa: PLC0415
     from dicom_listener.errors import SettingsError  # noqa: PLC0415
     from dicom_listener.log import configure_logging  # noqa: PLC0415
     from dicom_listener.settings import ListenerSettings, load_section  # noqa: PLC0415
+    from dicom_listener.supervisor import Service, Supervisor  # noqa: PLC0415
 
     configure_logging(quiet=False)
     root.mkdir(parents=True, exist_ok=True)

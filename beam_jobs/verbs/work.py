@@ -64,6 +64,7 @@ def work(
     from beam_jobs.quiet_beam import quiet_beam
     from dicom_listener.completion import CompletionRule
     from dicom_listener.ledger import StudyState
+    from dicom_listener.lifeline import stop_with_supervisor
     from dicom_listener.log import configure_logging
     from dicom_listener.settings import ListenerSettings, load_section
 
@@ -97,6 +98,7 @@ def work(
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, on_signal)
+        stop_with_supervisor()
         with worker:
             failed_before = worker.ledger.counts_by_state()[StudyState.FAILED]
             worker.run(once=once)

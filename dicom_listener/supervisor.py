@@ -2,13 +2,14 @@
 
 The supervisor knows nothing of DICOM or Beam. A service is a command that writes a small file of
 its own (`run/<name>.json`, with its process id) once it is ready, removes it when it stops, ends on
-SIGTERM after finishing what it holds, and says by its exit code whether trying again makes sense.
+SIGTERM after finishing what it holds, and says by its exit code whether trying again makes sense. It
+watches its lifeline, and so ends when the supervisor is killed.
 
 Everything that can happen (a child ended, the operator asked to stop) arrives on one queue, so the
 loop is in one thread and the signal handler only puts a word on the queue.
 """
 
-import json
+import os
 import queue
 import signal
 import subprocess
@@ -20,6 +21,9 @@ from time import monotonic
 from typing import Any, Final
 
 import structlog
+
+from dicom_listener.lifeline import Lifeline
+from dicom_listener.runfile import read_run_file
 
 READY_POLL_S: Final = 0.1
 """How often the files that say "ready" are looked for while a service starts."""
@@ -93,6 +97,7 @@ class Supervisor:
         on_ready: called once, when all are ready, with what each wrote, by name.
         environment: the children's environment; the supervisor's own when None.
         drain_s: how long a child may take to finish after SIGTERM before it is killed.
+        on_ended: called with the process id of each child that ended, whatever the reason.
     """
 
     services: Sequence[Service]
@@ -101,6 +106,8 @@ class Supervisor:
     environment: Mapping[str, str] | None = None
     backoff: Backoff = Backoff()
     drain_s: float = 120.0
+    on_ended: Callable[[int], None] = lambda _pid: None
+    _lifeline: Lifeline = field(default_factory=Lifeline)
     _events: "queue.SimpleQueue[_Ended | None]" = field(default_factory=queue.SimpleQueue)
     _children: dict[Service, _Child] = field(default_factory=dict)
     _announced: bool = False
@@ -126,7 +133,7 @@ class Supervisor:
             with one that trying again cannot change (`HOPELESS`); 1 if a child kept crashing, had
             to be killed, or ended its drain with an error.
         """
-        log = structlog.get_logger("beam_jobs.supervisor")
+        log = structlog.get_logger(__name__)
         self._children = {service: _Child() for service in self.services}
         try:
             for service in self.services:
@@ -134,7 +141,12 @@ class Supervisor:
             outcome = self._watch(log)
         finally:
             drained = self._drain(log)
+            self._lifeline.close()
         return outcome or drained
+
+    def ready_services(self) -> list[str]:
+        """Name the services that run and are ready. Safe from any thread."""
+        return [service.name for service, child in list(self._children.items()) if child.ready is not None]
 
     def _watch(self, log: Any) -> int:
         """Handle what happens until a stop (returns 0) or a hopeless child (returns its code)."""
@@ -154,7 +166,14 @@ class Supervisor:
     def _start(self, service: Service) -> None:
         # A group of its own: Ctrl-C on the terminal reaches the supervisor, which drains in order.
         process = subprocess.Popen(  # noqa: S603 - the commands are this package's own verbs
-            service.command, env=self.environment, process_group=0, stdin=subprocess.DEVNULL
+            service.command,
+            env={
+                **(os.environ if self.environment is None else self.environment),
+                **self._lifeline.environment(),
+            },
+            pass_fds=(self._lifeline.reading_end,),
+            process_group=0,
+            stdin=subprocess.DEVNULL,
         )
         child = self._children[service]
         child.process, child.started_at, child.ready, child.restart_at = process, monotonic(), None, None
@@ -167,6 +186,8 @@ class Supervisor:
     def _after_end(self, ended: _Ended, log: Any) -> int:
         """Plan the restart of a child that ended; a code other than 0 means: give up."""
         child = self._children[ended.service]
+        if child.process is not None:
+            self.on_ended(child.process.pid)
         child.process = None
         was_ready, child.ready = child.ready is not None, None
         if ended.returncode in HOPELESS and not was_ready:
@@ -237,22 +258,3 @@ def _wait_or_kill(process: "subprocess.Popen[bytes]", deadline: float) -> int:
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
-
-
-def read_run_file(path: Path, *, pid: int | None = None) -> dict[str, Any] | None:
-    """Read what a service wrote when it became ready.
-
-    Args:
-        path: the file, as JSON.
-        pid: refuse a file that another process left behind.
-
-    Returns:
-        The file's content; None while there is none, it is not complete, or it is not `pid`'s.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(content, dict) or (pid is not None and content.get("pid") != pid):
-        return None
-    return content

@@ -1,6 +1,5 @@
 """The supervisor, with tiny real programs as its services."""
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beam_jobs.supervisor import Backoff, Service, Supervisor, read_run_file
+from dicom_listener.supervisor import Backoff, Service, Supervisor
 
 # A service that says it is ready, waits to be asked to end, and ends with a chosen code.
 STEADY = """
@@ -127,15 +126,3 @@ def test_asking_twice_does_not_wait_for_the_drain(tmp_path: Path) -> None:
 def test_the_wait_doubles_up_to_its_limit() -> None:
     backoff = Backoff(first_s=1.0, most_s=10.0)
     assert [backoff.wait_s(crashes) for crashes in (1, 2, 3, 4, 5, 50)] == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
-
-
-def test_a_run_file_of_another_process_is_not_ready(tmp_path: Path) -> None:
-    path = tmp_path / "worker.json"
-    assert read_run_file(path) is None
-    path.write_text("{")
-    assert read_run_file(path) is None
-    path.write_text(json.dumps(["pid", 5]))
-    assert read_run_file(path) is None
-    path.write_text(json.dumps({"pid": 5}))
-    assert read_run_file(path, pid=6) is None
-    assert read_run_file(path, pid=5) == {"pid": 5}
