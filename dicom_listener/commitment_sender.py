@@ -5,7 +5,6 @@ which we keep the role of SCP (PS3.4 J.3.3, PS3.7 D.3.3.4). What does not get th
 with growing pauses, also by another process and after a restart: the ledger knows what is due.
 """
 
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -52,7 +51,6 @@ class CommitmentSender:
         settings: ListenerSettings,
         metrics: PeerMetrics,
         *,
-        ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Make the sender; it starts with its `with` block.
@@ -61,13 +59,15 @@ class CommitmentSender:
             ledger: what is due, and where the outcome goes.
             settings: spool, peers, our AE title, pauses and time limits.
             metrics: where attempts are counted.
-            ssl_context: for peers that are called over TLS.
             clock: seconds since the epoch.
+
+        Raises:
+            StartRefusedError: if a peer is called over TLS and the TLS files cannot be used.
         """
         self._ledger = ledger
         self._settings = settings
         self._metrics = metrics
-        self._caller = Caller(settings.ae_title, settings.peer_timeout_s, ssl_context)
+        self._caller = Caller.of(settings)
         self._clock = clock
         self._wake = threading.Event()
         self._stopping = False

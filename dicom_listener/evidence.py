@@ -5,7 +5,6 @@ into the ledger: the housekeeper never waits for an archive. An archive that doe
 know the study or does not count leaves the study to the quiet period.
 """
 
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -43,7 +42,6 @@ class CompletionEvidence:
         settings: ListenerSettings,
         metrics: PeerMetrics,
         *,
-        ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Make it; it starts with its `with` block.
@@ -52,13 +50,15 @@ class CompletionEvidence:
             ledger: which studies are quiet, and where the answers go.
             settings: peers, which of them is asked, our AE title, time limits.
             metrics: where answers are counted.
-            ssl_context: for a peer that is called over TLS.
             clock: seconds since the epoch.
+
+        Raises:
+            StartRefusedError: if a peer is called over TLS and the TLS files cannot be used.
         """
         self._ledger = ledger
         self._settings = settings
         self._metrics = metrics
-        self._caller = Caller(settings.ae_title, settings.peer_timeout_s, ssl_context)
+        self._caller = Caller.of(settings)
         self._clock = clock
         self._patience = Patience(settings.query_after_s, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._stop = threading.Event()

@@ -5,14 +5,19 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final, Self
 
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from dicom_listener.errors import PeerUnreachableError
-from dicom_listener.settings import Peer
+from dicom_listener.errors import PeerUnreachableError, StartRefusedError
+from dicom_listener.settings import ListenerSettings, Peer
+
+_TLS_VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2: forward secrecy and authenticated encryption only (PS3.15 B.12; RFC 9325, 4.2)."""
 
 
 @dataclass(slots=True)
@@ -31,6 +36,17 @@ class Caller:
     _open: set[Association] = field(default_factory=set)
     _stopped: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def of(cls, settings: ListenerSettings) -> Self:
+        """Make one that calls as the listener of these settings.
+
+        Raises:
+            StartRefusedError: if a peer is called over TLS and the TLS files cannot be used.
+        """
+        has_tls = any(peer.tls for peer in settings.peers) and settings.has_tls
+        context = _client_context(settings) if has_tls else None
+        return cls(settings.ae_title, settings.peer_timeout_s, context)
 
     @contextmanager
     def associated(
@@ -110,3 +126,22 @@ def _why_not(assoc: Association) -> str:
     if assoc.is_aborted and assoc.acceptor.primitive is not None:
         return "accepted none of what we proposed: allow it for our AE title there"
     return "does not answer: check host, port, TLS and that it runs"
+
+
+def _client_context(settings: ListenerSettings) -> ssl.SSLContext:
+    """Build what a client needs: our certificate to show, and the authorities that we trust."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks certificate and host name
+    context.minimum_version = _TLS_VERSIONS[settings.tls_minimum_version]
+    context.set_ciphers(_CIPHERS)
+    try:
+        context.load_cert_chain(str(settings.tls_certificate), str(settings.tls_key))
+        if settings.tls_ca is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(cafile=str(settings.tls_ca))
+    except OSError as error:  # ssl.SSLError is one
+        raise StartRefusedError(
+            f"tls_certificate, tls_key or tls_ca cannot be used to call a peer over TLS "
+            f"({error.strerror or type(error).__name__}): give PEM files that this user can read"
+        ) from error
+    return context
