@@ -10,14 +10,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from beam_jobs.records import Reason, WrittenStudy
+from beam_jobs.records import QuarantineReason, Reason, WrittenStudy
 from beam_jobs.schemas import CONFIDENCE_TENTHS
 from dicom_listener.errors import LedgerUnavailableError
 from dicom_listener.ledger import Ledger, StudyState
 from echo_models.views import VIEWS
 
 BATCH_OUTCOMES: Final = ("done", "failed")
-STUDY_OUTCOMES: Final = ("written", "claim_lost", "attempt_failed")
+STUDY_OUTCOMES: Final = ("written", "claim_lost", "attempt_failed", "quarantined")
 
 _BATCH_BUCKETS_S: Final = (0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800)
 
@@ -54,6 +54,12 @@ class WorkerMetrics:
             ["reason"],
             registry=registry,
         )
+        self.quarantines = Counter(
+            "echobeam_worker_quarantines",
+            "Studies of which nothing was released, though they were processed, by reason.",
+            ["reason"],
+            registry=registry,
+        )
         self.view_confidence = ConfidenceCollector()
         registry.register(self.view_confidence)
         self.model = Gauge(
@@ -83,6 +89,8 @@ class WorkerMetrics:
             self.frames.labels(view)
         for reason in Reason:
             self.rejections.labels(reason.value)
+        for why in QuarantineReason:
+            self.quarantines.labels(why.value)
 
     def watch_queue(self, ledger: Ledger, clock: Callable[[], float]) -> None:
         """Ask the ledger for the queue at each scrape; NaN where it does not answer."""
@@ -106,6 +114,10 @@ class WorkerMetrics:
             study: what was written of it.
             now: seconds since the epoch.
         """
+        if study.committed and study.quarantined is not None:
+            self.studies.labels("quarantined").inc()
+            self.quarantines.labels(study.quarantined.value).inc()
+            return
         self.studies.labels("written" if study.committed else "claim_lost").inc()
         if not study.committed:
             return

@@ -35,12 +35,13 @@ class ProcessStudies(beam.PTransform):
 
     def expand(self, claims: beam.PCollection) -> beam.PCollection:
         """Wire the sentence."""
-        models, size = self.settings.models, self.settings.batch_size
-        fov_frames = self.settings.fov_frames_per_clip
-        pool_frames = self.settings.pool_frames_per_clip
+        settings = self.settings
+        models, size = settings.models, settings.batch_size
+        fov_frames = settings.fov_frames_per_clip
+        pool_frames = settings.pool_frames_per_clip
 
-        instances, unread = claims | beam.Reshuffle() | ReadInstances(self.settings.spool)
-        clean, unclean = instances | DeidentifyInstances(self.settings.key_file)
+        instances, unread = claims | beam.Reshuffle() | ReadInstances(settings.spool)
+        clean, unclean = instances | DeidentifyInstances(settings.key_file)
         chunks, undecoded = clean | FlattenFrames()
         predictions = (
             chunks
@@ -53,5 +54,12 @@ class ProcessStudies(beam.PTransform):
         return (
             (predictions, unread, unclean, undecoded)
             | CollectStudies()
-            | WriteStudies(self.settings.results, self.settings.pool, self.settings.ledger_url, pool_frames)
+            | WriteStudies(
+                spool=settings.spool,
+                results=settings.results,
+                pool=settings.pool,
+                key_file=settings.key_file,
+                ledger_url=settings.ledger_url,
+                pool_frames_per_clip=pool_frames,
+            )
         )

@@ -34,6 +34,16 @@ class Reason(StrEnum):
     TRUNCATED_PIXELS = "truncated_pixels"
 
 
+class QuarantineReason(StrEnum):
+    """Why nothing of a study was released, though it was processed."""
+
+    ORIGINAL_FOUND = "original_found"  # an identifier of its headers is in what was written
+    UNEXPECTED_VALUE = "unexpected_value"  # a column holds what it may not
+    TEXT_IN_PIXELS = "text_in_pixels"  # a frame to be released shows words
+    NEEDS_REVIEW = "needs_review"  # the configuration wants a person to look at such a clip first
+    VERIFIER_FAILED = "verifier_failed"  # it could not be checked
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceReference:
     """One instance of a claimed study, by keys and by its place in the spool.
@@ -70,6 +80,7 @@ class Placement:
 
     Attributes:
         instances_in_study: how many instances must close before the study can be written.
+        path: of the instance, relative to the spool's root; made of a digest, never of a UID.
     """
 
     claim_token: str
@@ -79,6 +90,7 @@ class Placement:
     instances_in_study: int
     series_key: str
     instance_key: str
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +270,7 @@ class WrittenStudy:
 
     Attributes:
         committed: False where the claim had been lost meanwhile, so that nothing was written.
+        quarantined: why nothing was released, None where everything was.
         frames_by_view: number of frames of each view that occurs.
         confidence_counts: number of frames by tenth of their view confidence, ten entries.
         confidence_sum: sum of the view confidences of all frames.
@@ -268,6 +281,7 @@ class WrittenStudy:
     claim_token: str
     revision: int
     committed: bool
+    quarantined: QuarantineReason | None
     clips: int
     frames: int
     frames_by_view: dict[str, int]

@@ -68,13 +68,7 @@ _DICOM_MODE: Final = _field(
     pa.string(),
     "What the header says the picture is: 2d, colour, pw, cw, mmode or unknown. A free label, not a result.",
 )
-_FRAME_TIME: Final = _field(
-    "frame_time_ms",
-    pa.float64(),
-    "Time from one frame of the clip to the next; null for a still or where the header has none.",
-    "ms",
-    nullable=True,
-)
+_NEEDS_REVIEW: Final = "the header's ultrasound regions are missing or odd, so a person should look at it."
 _MANUFACTURER: Final = _field(
     "manufacturer",
     pa.string(),
@@ -86,7 +80,13 @@ FRAMES_SCHEMA: Final = _schema(
     "One row for each frame that was read.",
     *_KEYS,
     _field("frame_index", pa.int32(), "Index of the frame within its instance, from 0."),
-    _FRAME_TIME,
+    _field(
+        "frame_time_ms",
+        pa.float64(),
+        "Time from this frame to the next; null for a still or where the header does not say.",
+        "ms",
+        nullable=True,
+    ),
     _DICOM_MODE,
     _field("view", pa.string(), "The view with the highest probability, one of " + ", ".join(VIEWS) + "."),
     _field("view_confidence", pa.float32(), "Probability of that view.", _PROBABILITY),
@@ -125,7 +125,14 @@ CLIPS_SCHEMA: Final = _schema(
     _field("columns", pa.int32(), "Width of a frame before it was shrunk.", "px"),
     _field("number_of_frames_declared", pa.int32(), "Frames the header promises."),
     _field("number_of_frames", pa.int32(), "Frames that were read, which are the rows in `frames`."),
-    _FRAME_TIME,
+    _field(
+        "frame_time_ms",
+        pa.float64(),
+        "Usual time from one frame to the next; null for a still or where the header does not say.",
+        "ms",
+        nullable=True,
+    ),
+    _field("needs_review", pa.bool_(), f"Whether {_NEEDS_REVIEW}"),
     _field("view", pa.string(), f"View of the clip: {VIEW_RULE}."),
     _field("view_confidence", pa.float32(), "Mean probability of that view over the frames.", _PROBABILITY),
     _field(
@@ -206,6 +213,53 @@ REJECTIONS_SCHEMA: Final = _schema(
     _field("frames_kept", pa.int32(), "Frames read before; they are in `frames`."),
 )
 
+_COUNT: Final = pa.field("count", pa.int32(), nullable=False)
+_ACTION: Final = pa.struct(
+    [
+        pa.field("output", pa.string(), nullable=False),
+        pa.field("element", pa.string(), nullable=False),
+        pa.field("rule", pa.string()),
+        pa.field("action", pa.string(), nullable=False),
+        _COUNT,
+    ]
+)
+_FINDING: Final = pa.struct(
+    [pa.field("kind", pa.string(), nullable=False), pa.field("place", pa.string(), nullable=False), _COUNT]
+)
+
+AUDIT_SCHEMA: Final = _schema(
+    "One row for each instance of a study that was processed or quarantined: what was done to its header "
+    "and pixels, by which rules, and what the verifier found.",
+    *_KEYS,
+    _field("revision", pa.int32(), "Of the study, as in `studies`."),
+    _field("outcome", pa.string(), "released or quarantined; a whole study has one."),
+    _field("reason", pa.string(), "Why it was quarantined, as a code; null where not.", nullable=True),
+    _field(
+        "findings",
+        pa.list_(_FINDING),
+        "What kind of thing the verifier found where in the study, and how often; never what it found.",
+    ),
+    _field("profile", pa.string(), "De-identification profile and edition."),
+    _field("code_version", pa.string(), "Version of the program."),
+    _field("key_id", pa.string(), "Public fingerprint of the secret that made the keys."),
+    _field(
+        "actions",
+        pa.list_(_ACTION),
+        "For each output (tables, or deid_archive), element of the header and rule: the action, and how many "
+        "elements it was taken on. Private elements are counted together.",
+    ),
+    _field("number_of_frames", pa.int32(), "Frames that were decoded and cleaned."),
+    _field(
+        "frames_reencoded",
+        pa.int32(),
+        "Frames of the archive's copy that were encoded again, as something was hidden in them.",
+        nullable=True,
+    ),
+    _field("needs_review", pa.bool_(), f"Whether {_NEEDS_REVIEW}", nullable=True),
+    _field("ocr", pa.string(), "Whether frames were read for words: done, off or not_installed."),
+    _field("text_boxes", pa.int32(), "Boxes of text that were blacked out within the image.", nullable=True),
+)
+
 A4C_SCHEMA: Final = _schema(
     "Stored apical four-chamber frames, the raw material of the nightly pool; under `pool/a4c`.",
     *_SUBJECT,
@@ -229,6 +283,7 @@ RESULT_SCHEMAS: Final = {
     "clips": CLIPS_SCHEMA,
     "studies": STUDIES_SCHEMA,
     "rejections": REJECTIONS_SCHEMA,
+    "audit": AUDIT_SCHEMA,
 }
 """The tables under the results folder, by name."""
 

@@ -1,32 +1,17 @@
-"""Write the tables of one study: rows first, then files, then all in place at once.
-
-    <results>/<table>/study_year=<year>/bucket=<xx>/<study_key>.parquet
-    <pool>/a4c/bucket=<xx>/<study_key>.parquet
-
-The same study gives the same bytes. Files are written and synced under `.unfinished/` of the same
-folder and renamed into place; what an older revision left in another partition, or in a table that is
-empty now, is removed just before. So a reader sees each row of a study at most once, whenever it looks.
-"""
+"""Make the rows of one study's tables out of its records; `beam_jobs.staging` makes files of them."""
 
 import datetime as dt
-import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from beam_jobs.inference import a4c_indexes, spread
-from beam_jobs.records import CollectedStudy, PredictedChunk, Rejection, WrittenStudy
+from beam_jobs.records import CollectedStudy, PredictedChunk, QuarantineReason, Rejection, WrittenStudy
 from beam_jobs.schemas import (
     A4C_SCHEMA,
     CLIPS_SCHEMA,
@@ -38,14 +23,6 @@ from beam_jobs.schemas import (
     STUDIES_SCHEMA,
 )
 from echo_models.views import A4C, VIEWS
-
-_UNFINISHED: Final = ".unfinished"
-_ABANDONED_S: Final = 3600.0
-"""Nobody writes one study's files for an hour: what is older was left by a process that was killed."""
-
-_FIRST_MODIFIED_S: Final = 946_684_800
-"""Files are dated 2000-01-01 and one second for each revision: the real time would tell the day of
-service, and with it by how much the dates were shifted, while a copy tool still sees what changed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,8 +73,14 @@ def build_tables(study: CollectedStudy, *, pool_frames_per_clip: int) -> StudyTa
     )
 
 
-def summarize(study: CollectedStudy, tables: StudyTables, *, committed: bool) -> WrittenStudy:
-    """Count what was written, for log lines and metrics."""
+def summarize(
+    study: CollectedStudy,
+    tables: StudyTables,
+    *,
+    committed: bool,
+    quarantined: QuarantineReason | None = None,
+) -> WrittenStudy:
+    """Count what was written, or would have been, for log lines and metrics."""
     frames = tables.results["frames"]
     views = frames["view"].value_counts().to_pylist()
     confidences = frames["view_confidence"].to_numpy()
@@ -113,6 +96,7 @@ def summarize(study: CollectedStudy, tables: StudyTables, *, committed: bool) ->
         claim_token=study.claim_token,
         revision=study.revision,
         committed=committed,
+        quarantined=quarantined,
         clips=tables.results["clips"].num_rows,
         frames=frames.num_rows,
         frames_by_view={view["values"]: view["counts"] for view in views},
@@ -137,7 +121,7 @@ def _frame_rows(chunk: PredictedChunk) -> pa.RecordBatch:
     columns = {
         **{name: same(value) for name, value in _keys(chunk).items()},
         "frame_index": _indexes(chunk, np.arange(count)),
-        "frame_time_ms": same(pa.scalar(chunk.header.frame_time_ms, pa.float64())),
+        "frame_time_ms": pa.array(chunk.frame_times_ms, pa.float64(), from_pandas=True),
         "dicom_mode": same(chunk.header.dicom_mode),
         "view": pa.array(names, pa.string()),
         "view_confidence": pa.array(chunk.view_probabilities.max(axis=1), pa.float32()),
@@ -170,6 +154,7 @@ def _clip_row(chunks: Sequence[PredictedChunk]) -> dict[str, Any]:
         "number_of_frames_declared": header.number_of_frames,
         "number_of_frames": len(probabilities),
         "frame_time_ms": header.frame_time_ms,
+        "needs_review": header.needs_review,
         "view": VIEWS[view],
         "view_confidence": mean[view],
         "view_probabilities": mean,
@@ -269,112 +254,3 @@ def _mean(parts: Sequence[npt.NDArray[np.float32]]) -> float | None:
 
 def _first(values: Iterator[Any]) -> Any:
     return next((value for value in values if value is not None), None)
-
-
-# ---------------------------------------------------------------------- files
-
-
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """One table of a study: where its file waits, if it has rows, and what it takes the place of."""
-
-    waiting: Path | None
-    target: Path
-    replaces: tuple[Path, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StagedStudy:
-    """Files of one study, complete and synced, that nobody can see yet."""
-
-    tables: tuple[_Placed, ...]
-
-    def put_in_place(self) -> None:
-        """Make the files of the study these, in every table: renames and removals only."""
-        for table in self.tables:
-            for old in table.replaces:
-                old.unlink(missing_ok=True)
-                _sync(old.parent)
-            if table.waiting is not None:
-                table.waiting.replace(table.target)
-                _sync(table.target.parent)
-
-
-@contextmanager
-def staged(tables: StudyTables, results: Path, pool: Path) -> Iterator[StagedStudy]:
-    """Write the files of a study where they wait to be put in place; drop them when the block ends."""
-    bucket = f"bucket={bucket_of(tables.study_key)}"
-    file = f"{tables.study_key}.parquet"
-    year = f"study_year={tables.study_year}"
-    with ExitStack() as stack:
-        rooms = {root: stack.enter_context(_room(root)) for root in {results, pool}}
-
-        def stage(root: Path, name: str, partitions: tuple[str, ...], rows: pa.Table) -> _Placed:
-            target = root.joinpath(name, *partitions, file)
-            others = root.joinpath(name).glob("/".join(["*"] * (len(partitions) - 1) + [bucket, file]))
-            if not rows.num_rows:
-                return _Placed(None, target, tuple(others))
-            waiting = rooms[root] / f"{name}.parquet"
-            _write(rows, waiting, modified_s=_FIRST_MODIFIED_S + tables.revision)
-            _make_folders(target.parent)
-            return _Placed(waiting, target, tuple(other for other in others if other != target))
-
-        placed = [stage(pool, A4C, (bucket,), tables.a4c)]
-        placed += [stage(results, name, (year, bucket), rows) for name, rows in tables.results.items()]
-        yield StagedStudy(tuple(placed))
-
-
-def bucket_of(study_key: str) -> str:
-    """Give the bucket of a study: two hexadecimal digits, evenly spread."""
-    return hashlib.sha256(study_key.encode()).hexdigest()[:2]
-
-
-def sweep_unfinished(root: Path, *, now: float) -> int:
-    """Remove what killed processes left unfinished under a folder.
-
-    Args:
-        root: the results or the pool.
-        now: seconds since the epoch.
-
-    Returns:
-        how many unfinished studies were removed.
-    """
-    abandoned = [
-        room for room in root.joinpath(_UNFINISHED).glob("*") if room.stat().st_mtime < now - _ABANDONED_S
-    ]
-    for room in abandoned:
-        shutil.rmtree(room, ignore_errors=True)
-    return len(abandoned)
-
-
-@contextmanager
-def _room(root: Path) -> Iterator[Path]:
-    unfinished = root / _UNFINISHED
-    unfinished.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=unfinished, ignore_cleanup_errors=True) as room:
-        yield Path(room)
-
-
-def _write(rows: pa.Table, path: Path, *, modified_s: int) -> None:
-    with path.open("wb") as file:
-        pq.write_table(rows, file, compression="zstd")
-        file.flush()
-        os.utime(file.fileno(), (modified_s, modified_s))
-        os.fsync(file.fileno())
-
-
-def _make_folders(folder: Path) -> None:
-    """Make a folder and those above it, so that they outlive a power cut."""
-    missing = [folder, *folder.parents]
-    missing = missing[: next(place for place, path in enumerate(missing) if path.exists())]
-    for path in reversed(missing):
-        path.mkdir(exist_ok=True)
-        _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -47,9 +47,12 @@ from beam_jobs.records import (
     StudyClaim,
     WrittenStudy,
 )
-from beam_jobs.tables import build_tables, staged, summarize
+from beam_jobs.release import AUDIT, ReleaseCheck
+from beam_jobs.staging import staged
+from beam_jobs.tables import build_tables, summarize
 from dicom_listener.errors import ClaimLostError
 from dicom_listener.ledger import Ledger
+from dicom_listener.quarantine import quarantining
 
 _MAIN: Final = "main"
 _REJECTIONS: Final = "rejections"
@@ -97,6 +100,7 @@ class _ReadInstancesFn(beam.DoFn):
                 instances_in_study=len(claim.instances),
                 series_key=reference.series_key,
                 instance_key=reference.instance_key,
+                path=reference.path,
             )
             try:
                 yield PlacedDataset(placement, self._read(reference))
@@ -369,17 +373,21 @@ def _place_of(record: Record) -> tuple[str, str]:
 
 @dataclass
 class WriteStudies(beam.PTransform):
-    """Write the tables of each study and, in the same moment, tell the ledger that it is done.
+    """Write the tables of each study, check them and, in the same moment, tell the ledger that it is done.
 
     Takes a PCollection of `CollectedStudy`. Gives one of `WrittenStudy`, one per element; a study
-    whose claim was lost meanwhile is not written, because somebody else has it.
+    whose claim was lost meanwhile is not written, because somebody else has it. A study in whose files
+    something is found that must not be there is quarantined: what an older revision released of it is
+    withdrawn, its audit takes its place, and the ledger says that it failed.
 
     Attributes:
         clock: gives the time in seconds since the epoch; only the ledger sees it.
     """
 
+    spool: Path
     results: Path
     pool: Path
+    key_file: Path
     ledger_url: str = field(repr=False)
     pool_frames_per_clip: int
     clock: Callable[[], float] = time.time
@@ -391,24 +399,32 @@ class WriteStudies(beam.PTransform):
 
 class _WriteStudiesFn(beam.DoFn):
     def __init__(self, step: WriteStudies) -> None:
-        self._results, self._pool = step.results, step.pool
+        self._spool, self._results, self._pool = step.spool, step.results, step.pool
+        self._key_file = step.key_file
         self._ledger_url = step.ledger_url
         self._pool_frames_per_clip = step.pool_frames_per_clip
         self._clock = step.clock
 
     def setup(self) -> None:
         self._ledger = Ledger(self._ledger_url)
+        self._check = ReleaseCheck(self._spool, Pseudonymizer.from_key_file(self._key_file))
 
     def process(self, study: CollectedStudy) -> Iterator[WrittenStudy]:
         tables = build_tables(study, pool_frames_per_clip=self._pool_frames_per_clip)
         committed = True
         with staged(tables, self._results, self._pool) as files:
+            verdict = self._check.examine(study, files)
             try:
-                with self._ledger.committing(study.claim_token, now=self._clock()):
-                    files.put_in_place()
+                if verdict.reason is None:
+                    with self._ledger.committing(study.claim_token, now=self._clock()):
+                        files.put_in_place()
+                else:
+                    why = verdict.describe()
+                    with quarantining(self._ledger, study.claim_token, reason=why, now=self._clock()):
+                        files.withdraw(keep=(AUDIT,))
             except ClaimLostError:
                 committed = False
-        yield summarize(study, tables, committed=committed)
+        yield summarize(study, tables, committed=committed, quarantined=verdict.reason)
 
     def teardown(self) -> None:
         self._ledger.close()

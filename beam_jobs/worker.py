@@ -25,7 +25,7 @@ from beam_jobs.metrics import process_metrics
 from beam_jobs.pipeline import ProcessStudies
 from beam_jobs.records import StudyClaim, WrittenStudy
 from beam_jobs.settings import WorkerSettings
-from beam_jobs.tables import sweep_unfinished
+from beam_jobs.staging import sweep_unfinished
 from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import LedgerUnavailableError
 from dicom_listener.health import serve_http
@@ -226,6 +226,9 @@ def run_batch(claims: Sequence[StudyClaim], settings: WorkerSettings) -> None:
 def _report(study: WrittenStudy) -> None:
     """Count a study and log its one line, in whichever process it was written."""
     process_metrics().observe_study(study, now=time.time())
+    if study.committed and study.quarantined is not None:
+        _log.error("study_quarantined", claim=study.claim_token, reason=study.quarantined.value)
+        return
     _log.info(
         "study_written" if study.committed else "study_claim_lost",
         claim=study.claim_token,

@@ -383,7 +383,7 @@ def test_no_planted_mark_comes_out(site: Site, log: io.StringIO) -> None:
     site.receive(*study_of_two_clips(1), report(1, 3), truncated(1, 4), without_pixels(1, 5))
     site.work()
     written = [path for folder in ("results", "pool") for path in (site.root / folder).rglob("*.parquet")]
-    assert {path.relative_to(site.root).parts[1] for path in written} == {*TABLES, "a4c"}
+    assert {path.relative_to(site.root).parts[1] for path in written} == {*TABLES, "audit", "a4c"}
     told = [log.getvalue(), generate_latest(process_metrics().registry).decode()]
     for path in written:
         table = pq.read_table(path)

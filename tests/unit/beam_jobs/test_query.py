@@ -8,7 +8,8 @@ from beam_jobs.command import main
 from beam_jobs.errors import QueryError
 from beam_jobs.query import run_query
 from beam_jobs.schemas import PARTITION_SCHEMA, RESULT_SCHEMAS
-from beam_jobs.tables import build_tables, staged
+from beam_jobs.staging import staged
+from beam_jobs.tables import build_tables
 from tests.unit.beam_jobs.predictions import chunk, rejection, study
 
 

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_jobs.schemas import LVH_RULE, NO_STUDY_YEAR
-from beam_jobs.tables import StudyTables, bucket_of, build_tables, staged, summarize, sweep_unfinished
+from beam_jobs.staging import bucket_of, staged, sweep_unfinished
+from beam_jobs.tables import StudyTables, build_tables, summarize
 from tests.unit.beam_jobs.predictions import chunk, dated, rejection, study
 
 

@@ -1,0 +1,214 @@
+"""Read what was written of a study, and search it for the patient.
+
+The door takes the patient out; this module does not trust it. It reads files, not the tables in memory:
+their names, bytes, texts, numbers, days, arrays and pixels. Every column of a closed vocabulary must
+hold words of it, every key must be one that the study was given, every day one that the key shifts to.
+A finding says what kind of thing was found where, never what.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_jobs.deid.decoders import SUPPORTED_TRANSFER_SYNTAXES
+from beam_jobs.deid.headers import OLDEST_AGE_YEARS, ULTRASOUND_SOP_CLASSES
+from beam_jobs.deid.search import Kind, Search
+from beam_jobs.records import Placement, QuarantineReason, Reason
+from echo_models.manifest import TASKS
+from echo_models.views import VIEWS
+
+UNEXPECTED: Final = "unexpected_value"
+"""A value that is none of those its column may have."""
+
+FILE_NAME: Final = "file_name"
+WHOLE_FILE: Final = "bytes"
+
+_WORDS: Final = re.compile(r"[A-Za-z ]{2,32}")
+_MODEL: Final = re.compile(rf"({'|'.join(TASKS)})-[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}")
+_STEP: Final = re.compile(r"[A-Z][A-Za-z]{2,40}")
+
+
+class Finding(NamedTuple):
+    """Something that must not be there.
+
+    Attributes:
+        kind: a `Kind`, or `UNEXPECTED`.
+        place: `table.column`, `table.file_name`, or an element of a DICOM file by keyword.
+    """
+
+    kind: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the tables of one study may hold besides numbers.
+
+    Attributes:
+        keys: values of each key column.
+        days: shifted days of this subject.
+    """
+
+    keys: Mapping[str, frozenset[str]]
+    days: frozenset[date]
+
+    @classmethod
+    def of(cls, placements: Iterable[Placement], days: Iterable[date]) -> "Expected":
+        """Take the keys from the placements of the study's records."""
+        placements = tuple(placements)
+        return cls(
+            {
+                "subject_key": frozenset(placement.subject_key for placement in placements),
+                "study_key": frozenset(placement.study_key for placement in placements),
+                "series_key": frozenset(placement.series_key for placement in placements),
+                "instance_key": frozenset(placement.instance_key for placement in placements),
+            },
+            frozenset(days),
+        )
+
+    def rule(self, column: str) -> Callable[[Any], bool] | None:
+        """Give the test that every value of a column must pass, None where any number may stand."""
+        if column in self.keys:
+            return self.keys[column].__contains__
+        if column == "study_date":
+            return self.days.__contains__
+        return _RULES.get(column)
+
+
+def _one_of(words: Iterable[str]) -> Callable[[Any], bool]:
+    return frozenset(words).__contains__
+
+
+def _looks_like(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
+    return lambda value: pattern.fullmatch(value) is not None
+
+
+_RULES: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "dicom_mode": _one_of(("2d", "colour", "pw", "cw", "mmode", "unknown")),
+    "view": _one_of(VIEWS),
+    "sop_class": _one_of(ULTRASOUND_SOP_CLASSES.values()),
+    "transfer_syntax": _one_of(syntax.name for syntax in SUPPORTED_TRANSFER_SYNTAXES),
+    "manufacturer": _looks_like(_WORDS),
+    "patient_sex": _one_of(("M", "F", "O")),
+    "patient_age_years": lambda years: 0 <= years <= OLDEST_AGE_YEARS,
+    "stage": _looks_like(_STEP),
+    "reason": _one_of(reason.value for reason in (*Reason, *QuarantineReason)),
+    "outcome": _one_of(("released", "quarantined")),
+    "ocr": _one_of(("done", "off", "not_installed")),
+    **dict.fromkeys(("fov_model", "view_model", "lv_model", "lvh_model"), _looks_like(_MODEL)),
+}
+
+HARMLESS_WORDS: Final = frozenset(
+    word.upper()
+    for text in (*VIEWS, *ULTRASOUND_SOP_CLASSES.values(), *(s.name for s in SUPPORTED_TRANSFER_SYNTAXES))
+    for word in re.findall(r"[^\W_]+", text)
+)
+"""Words that the tables hold on purpose."""
+
+
+def verify_table(
+    path: Path, name: str, schema: pa.Schema, search: Search, expected: Expected
+) -> list[Finding]:
+    """Search one Parquet file.
+
+    Args:
+        path: the file, as it was written.
+        name: of its table, for findings.
+        schema: what the file must have, descriptions included.
+        search: for the originals.
+        expected: what its columns may hold.
+
+    Raises:
+        OSError: if it cannot be read.
+        pyarrow.ArrowException: if it is no Parquet file.
+    """
+    findings = [Finding(UNEXPECTED, f"{name}.schema")] if not _has_schema(path, schema) else []
+    # Names of columns, statistics and metadata are in the footer, which is not compressed.
+    findings += _found(search.in_bytes(path.read_bytes()), f"{name}.{WHOLE_FILE}")
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(1024):
+            for column, values in zip(batch.schema.names, batch.columns, strict=True):
+                findings += _in_column(values, f"{name}.{column}", search)
+                findings += _against_rule(values, f"{name}.{column}", expected.rule(column))
+    return sorted(set(findings))
+
+
+def verify_file_name(path: Path, name: str, search: Search) -> list[Finding]:
+    """Search the path, below its root, that a file is released under."""
+    return _found(search.in_text(str(path)), f"{name}.{FILE_NAME}")
+
+
+def _has_schema(path: Path, schema: pa.Schema) -> bool:
+    written = pq.read_schema(path)
+    if not written.equals(schema) or written.metadata != schema.metadata:
+        return False
+    # Not `check_metadata`: Parquet has words of its own for the items of lists and maps.
+    return all(mine.metadata == its.metadata for mine, its in zip(schema, written, strict=True))
+
+
+def _found(kind: Kind | None, place: str) -> list[Finding]:
+    return [] if kind is None else [Finding(kind.value, place)]
+
+
+def _against_rule(values: pa.Array, place: str, rule: Callable[[Any], bool] | None) -> Iterator[Finding]:
+    if rule is None or pa.types.is_nested(values.type):
+        return
+    if not all(value is None or rule(value) for value in values.unique().to_pylist()):
+        yield Finding(UNEXPECTED, place)
+
+
+def _in_column(values: pa.Array, place: str, search: Search) -> list[Finding]:
+    """Search the values of one column of any type; a nested one by its parts."""
+    for is_kind, look in _LOOKS:
+        if is_kind(values.type):
+            return look(values, place, search)
+    return [Finding(UNEXPECTED, place)]  # a type that nobody writes, and so nobody reads here
+
+
+def _in_map(values: pa.Array, place: str, search: Search) -> list[Finding]:
+    return _in_column(values.keys, place, search) + _in_column(values.items, place, search)
+
+
+def _in_list(values: pa.Array, place: str, search: Search) -> list[Finding]:
+    return _in_column(values.flatten(), place, search)
+
+
+def _in_struct(values: pa.Array, place: str, search: Search) -> list[Finding]:
+    return [finding for part in values.flatten() for finding in _in_column(part, place, search)]
+
+
+def _in_texts(values: pa.Array, place: str, search: Search) -> list[Finding]:
+    texts = (text for text in values.unique().to_pylist() if text)
+    return [finding for text in texts for finding in _found(search.in_text(text), place)]
+
+
+def _in_binary(values: pa.Array, place: str, search: Search) -> list[Finding]:
+    return _found(search.in_bytes(b"".join(value for value in values.to_pylist() if value)), place)
+
+
+def _in_days(values: pa.Array, place: str, search: Search) -> list[Finding]:
+    return _found(search.in_days(day for day in values.unique().to_pylist() if day), place)
+
+
+def _in_numbers(values: pa.Array, place: str, search: Search) -> list[Finding]:
+    return _found(search.in_numbers(values.drop_null().to_numpy(zero_copy_only=False)), place)
+
+
+_LOOKS: Final[tuple[tuple[Callable[[pa.DataType], bool], Callable[..., list[Finding]]], ...]] = (
+    (pa.types.is_string, _in_texts),
+    (pa.types.is_integer, _in_numbers),
+    (pa.types.is_floating, _in_numbers),
+    (pa.types.is_map, _in_map),
+    (pa.types.is_list, _in_list),
+    (pa.types.is_fixed_size_list, _in_list),
+    (pa.types.is_struct, _in_struct),
+    (pa.types.is_fixed_size_binary, _in_binary),
+    (pa.types.is_date, _in_days),
+    (pa.types.is_boolean, lambda *_: []),
+)

@@ -1,0 +1,248 @@
+"""Write the files of one study where nobody sees them, and put all of them in place at once.
+
+    <results>/<table>/study_year=<year>/bucket=<xx>/<study_key>.parquet
+    <pool>/a4c/bucket=<xx>/<study_key>.parquet
+    <archive>/bucket=<xx>/<study_key>/
+
+The same study gives the same bytes. Files are written and synced under `.unfinished/` of the same
+folder and renamed into place; what an older revision left in another partition, or in a table that is
+empty now, is removed just before. So a reader sees each row of a study at most once, whenever it looks.
+
+Files are dated by their revision and folders by a constant: the real time would tell the day of
+service, and with it by how much the dates were shifted.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_jobs.tables import StudyTables
+from echo_models.views import A4C
+
+ARCHIVE: Final = "deid_archive"
+"""Name of the archive's folder where findings and certificates speak of tables and folders alike."""
+
+_UNFINISHED: Final = ".unfinished"
+_ABANDONED_S: Final = 3600.0
+"""Nobody writes one study's files for an hour: what is older was left by a process that was killed."""
+
+_EPOCH_S: Final = 946_684_800
+"""Folders are dated 2000-01-01, files one second later for each revision, so that a copy tool still
+sees what changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFile:
+    """One table of a study: where its file waits, if it has rows, and what it takes the place of.
+
+    Attributes:
+        name: of the table, or `ARCHIVE` for the folder of DICOM files.
+        root: the folder under which the target is.
+        schema: of the table; None for the archive.
+    """
+
+    name: str
+    root: Path
+    waiting: Path | None
+    target: Path
+    replaces: tuple[Path, ...]
+    schema: pa.Schema | None
+
+    @property
+    def released_as(self) -> Path:
+        """Give the path that a reader would see, below the root."""
+        return self.target.relative_to(self.root)
+
+
+class StagedStudy:
+    """Files of one study, complete and synced, that nobody can see yet."""
+
+    def __init__(self, tables: StudyTables, results: Path, pool: Path, stack: ExitStack) -> None:
+        self._bucket = f"bucket={bucket_of(tables.study_key)}"
+        self._file = f"{tables.study_key}.parquet"
+        self._study_key = tables.study_key
+        self._year = f"study_year={tables.study_year}"
+        self._modified_s = _EPOCH_S + tables.revision
+        self._results = results
+        self._rooms = {root: stack.enter_context(_room(root)) for root in {results, pool}}
+        self._stack = stack
+        self.files: list[StagedFile] = []
+        self._stage(pool, A4C, (self._bucket,), tables.a4c)
+        for name, rows in tables.results.items():
+            self.add(name, rows)
+
+    def add(self, name: str, rows: pa.Table) -> StagedFile:
+        """Write another table of the results."""
+        return self._stage(self._results, name, (self._year, self._bucket), rows)
+
+    def add_archive(self, archive: Path, write: Callable[[Path], None]) -> StagedFile:
+        """Let DICOM files be written into an empty folder, which replaces the study's folder whole."""
+        room = self._stack.enter_context(_room(archive)) / self._study_key
+        room.mkdir()
+        write(room)
+        target = archive / self._bucket / self._study_key
+        for path in sorted(room.rglob("*"), reverse=True):
+            _settle_file(path, self._modified_s if path.is_file() else _EPOCH_S)
+        is_empty = next(room.iterdir(), None) is None
+        if not is_empty:
+            _make_folders(target.parent, archive)
+        file = StagedFile(
+            ARCHIVE, archive, None if is_empty else room, target, (target,) if target.exists() else (), None
+        )
+        self.files.append(file)
+        return file
+
+    def put_in_place(self) -> None:
+        """Make the files of the study these, in every table: renames and removals only."""
+        for file in self.files:
+            for old in file.replaces:
+                _remove(old)
+                _settle(old.parent, file.root)
+            if file.waiting is not None:
+                file.waiting.replace(file.target)
+                _settle(file.target.parent, file.root)
+
+    def withdraw(self, *, keep: Sequence[str]) -> None:
+        """Put only some tables in place, and remove what earlier revisions left in all others."""
+        for file in self.files:
+            if file.name not in keep:
+                for old in (*file.replaces, file.target):
+                    _remove(old)
+                    _settle(old.parent, file.root)
+        self.files = [file for file in self.files if file.name in keep]
+        self.put_in_place()
+
+    def _stage(self, root: Path, name: str, partitions: tuple[str, ...], rows: pa.Table) -> StagedFile:
+        target = root.joinpath(name, *partitions, self._file)
+        pattern = "/".join(["*"] * (len(partitions) - 1) + [self._bucket, self._file])
+        others = tuple(root.joinpath(name).glob(pattern))
+        waiting = None
+        if rows.num_rows:
+            waiting = self._rooms[root] / f"{name}.parquet"
+            _write(rows, waiting, modified_s=self._modified_s)
+            _make_folders(target.parent, root)
+            others = tuple(other for other in others if other != target)
+        file = StagedFile(name, root, waiting, target, others, rows.schema)
+        self.files = [other for other in self.files if other.name != name] + [file]
+        return file
+
+
+@contextmanager
+def staged(tables: StudyTables, results: Path, pool: Path) -> Iterator[StagedStudy]:
+    """Write the files of a study where they wait to be put in place; drop them when the block ends."""
+    with ExitStack() as stack:
+        yield StagedStudy(tables, results, pool, stack)
+
+
+def bucket_of(study_key: str) -> str:
+    """Give the bucket of a study: two hexadecimal digits, evenly spread."""
+    return hashlib.sha256(study_key.encode()).hexdigest()[:2]
+
+
+def files_of_study(study_key: str, results: Path, pool: Path, archive: Path) -> dict[str, list[Path]]:
+    """List what is in place of a study: files by table, and its folder of the archive."""
+    bucket, file = f"bucket={bucket_of(study_key)}", f"{study_key}.parquet"
+    found: dict[str, list[Path]] = {A4C: list((pool / A4C).glob(f"{bucket}/{file}"))}
+    for path in sorted(results.glob(f"*/study_year=*/{bucket}/{file}")):
+        found.setdefault(path.relative_to(results).parts[0], []).append(path)
+    found[ARCHIVE] = list(archive.glob(f"{bucket}/{study_key}"))
+    return {name: paths for name, paths in found.items() if paths}
+
+
+def remove_released(path: Path, root: Path) -> None:
+    """Remove a file or folder that is in place, durably, without leaving the time of it on folders."""
+    _remove(path)
+    _settle(path.parent, root)
+
+
+def sweep_unfinished(root: Path, *, now: float) -> int:
+    """Remove what killed processes left unfinished under a folder.
+
+    Args:
+        root: the results, the pool or the archive.
+        now: seconds since the epoch.
+
+    Returns:
+        how many unfinished studies were removed.
+    """
+    abandoned = [
+        room for room in root.joinpath(_UNFINISHED).glob("*") if room.stat().st_mtime < now - _ABANDONED_S
+    ]
+    for room in abandoned:
+        shutil.rmtree(room, ignore_errors=True)
+    return len(abandoned)
+
+
+@contextmanager
+def _room(root: Path) -> Iterator[Path]:
+    unfinished = root / _UNFINISHED
+    unfinished.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=unfinished, ignore_cleanup_errors=True) as room:
+        yield Path(room)
+    _date(unfinished, _EPOCH_S)
+    _date(root, _EPOCH_S)
+
+
+def _write(rows: pa.Table, path: Path, *, modified_s: int) -> None:
+    with path.open("wb") as file:
+        pq.write_table(rows, file, compression="zstd")
+        file.flush()
+        os.utime(file.fileno(), (modified_s, modified_s))
+        os.fsync(file.fileno())
+
+
+def _settle_file(path: Path, modified_s: int) -> None:
+    os.utime(path, (modified_s, modified_s))
+    _sync(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _settle(folder: Path, root: Path) -> None:
+    """Make a change in a folder durable, and let no folder tell when it was."""
+    if folder.exists():
+        _sync(folder)
+        _date(folder, _EPOCH_S)
+        _date(root, _EPOCH_S)
+
+
+def _make_folders(folder: Path, root: Path) -> None:
+    """Make a folder and those above it, so that they outlive a power cut."""
+    missing = [folder, *folder.parents]
+    missing = missing[: next(place for place, path in enumerate(missing) if path.exists())]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        _sync(path.parent)
+        _date(path.parent, _EPOCH_S, unless_above=root)
+
+
+def _date(folder: Path, modified_s: int, *, unless_above: Path | None = None) -> None:
+    """Set a folder's time; a folder that somebody else removed or owns keeps its own."""
+    if unless_above is not None and not folder.is_relative_to(unless_above):
+        return
+    try:
+        os.utime(folder, (modified_s, modified_s))
+    except OSError:
+        return
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
