@@ -1,12 +1,9 @@
-"""The ledger's tables, and how its SQLite is opened."""
+"""The ledger's tables in their latest version.
 
-from pathlib import Path
-from typing import Any, Final
+A change here needs a new version and a step to it in `dicom_listener.migrations`.
+"""
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, make_url
-
-BUSY_TIMEOUT_S: Final = 30.0
 
 metadata = sa.MetaData()
 
@@ -22,6 +19,31 @@ instances = sa.Table(
     sa.Column("sha256", sa.String(64), nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("received_at", sa.Float, nullable=False),
+    sa.Column("file_state", sa.String(16)),  # what is wrong with the file; null: it is there
+    sa.Column("file_state_at", sa.Float),
+    sa.Index("ix_instances_file_state", "file_state"),
+)
+
+FOLDER_OF_PATH = sa.func.substr(instances.c.path, sa.literal_column("1"), sa.literal_column("2"))
+"""The spool's folder of an instance; with its index, the spool is compared folder by folder."""
+
+sa.Index("ix_instances_folder", FOLDER_OF_PATH)
+
+# Contents of an instance that were received and are not at work: replaced by another, or set aside.
+other_contents = sa.Table(
+    "other_contents",
+    metadata,
+    sa.Column("study_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("sop_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("series_instance_uid", sa.String(64), nullable=False),
+    sa.Column("sop_class_uid", sa.String(64), nullable=False),
+    sa.Column("transfer_syntax_uid", sa.String(64), nullable=False),
+    sa.Column("path", sa.String(255), nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("received_at", sa.Float, nullable=False),
+    sa.Column("file_state", sa.String(16)),
+    sa.Column("file_state_at", sa.Float),
 )
 
 studies = sa.Table(
@@ -45,6 +67,7 @@ studies = sa.Table(
     sa.Column("lease_until", sa.Float),
     sa.Column("done_at", sa.Float),
     sa.Column("done_revision", sa.Integer),
+    sa.Column("duplicates", sa.Integer, nullable=False, server_default="0"),  # times that nothing new came
     # What the query peer said, and when; and how often it was asked since something last came.
     sa.Column("expected_instances", sa.Integer),
     sa.Column("expected_at", sa.Float),
@@ -61,6 +84,10 @@ conflicts = sa.Table(
     sa.Column("sop_instance_uid", sa.String(64), nullable=False),
     sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("seen_at", sa.Float, nullable=False),
+    sa.Column("sha256", sa.String(64)),  # of the content that came; it and the next two: changed contents
+    sa.Column("size_bytes", sa.BigInteger),
+    sa.Column("resolution", sa.String(16)),
+    sa.Column("times", sa.Integer, nullable=False, server_default="1"),
 )
 
 # Which open association brought instances of which study. A hold ends by itself if the listener dies.
@@ -70,6 +97,14 @@ holds = sa.Table(
     sa.Column("association", sa.String(64), primary_key=True),
     sa.Column("study_instance_uid", sa.String(64), primary_key=True),
     sa.Column("hold_until", sa.Float, nullable=False),
+)
+
+# Which version of these tables this is; one row.
+ledger_version = sa.Table(
+    "ledger_version",
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("since", sa.Float, nullable=False),
 )
 
 # One row for each call of `claim_studies` that gave something: who took how many, when.
@@ -112,43 +147,3 @@ commitment_instances = sa.Table(
     sa.Column("failure_reason", sa.Integer),
     sa.Column("sha256", sa.String(64)),
 )
-
-
-def open_engine(url: str, *, must_exist: bool = False) -> Engine:
-    """Open a database; SQLite in WAL, durable at each commit, with explicit transactions.
-
-    An option `echobeam_reading` on an engine or connection makes its transactions read one snapshot
-    without the write lock; all others take the write lock as they begin.
-
-    Raises:
-        FileNotFoundError: if a SQLite file must exist and does not.
-        OSError: if its folder cannot be made.
-    """
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return sa.create_engine(parsed, hide_parameters=True)
-    if parsed.database:
-        if must_exist and not Path(parsed.database).exists():
-            raise FileNotFoundError(parsed.database)
-        Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    engine = sa.create_engine(
-        parsed,
-        hide_parameters=True,  # they hold patients' identifiers, and errors are logged
-        connect_args={"timeout": BUSY_TIMEOUT_S},
-        max_overflow=-1,  # a thread that finds no connection free must not wait for one
-    )
-    sa.event.listen(engine, "connect", _on_sqlite_connect)
-    sa.event.listen(engine, "begin", _on_sqlite_begin)
-    return engine
-
-
-def _on_sqlite_connect(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # or the driver begins transactions of its own
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # Success rests on it: a commit outlives a power cut
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _on_sqlite_begin(connection: Connection) -> None:
-    reading = connection.get_execution_options().get("echobeam_reading", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -44,16 +44,10 @@ class Claims(Database):
             The claimed studies, none if there is nothing to do.
         """
         with self.writing() as connection:
-            expired = studies.c.lease_until <= now
-            for study in all_rows(connection, sa.select(studies).where(expired)):
+            expired = sa.select(studies).where(studies.c.lease_until <= now)
+            for study in all_rows(connection, expired.with_for_update(skip_locked=True)):
                 _end_attempt(connection, study, "the worker's lease ended", max_attempts, now)
-            waiting = all_rows(
-                connection,
-                sa.select(studies)
-                .where(studies.c.state == StudyState.COMPLETE)
-                .order_by(studies.c.completed_at, studies.c.study_instance_uid)
-                .limit(limit),
-            )
+            waiting = _waiting(connection, limit, now)
             taken = _fit_to_run_together(waiting)
             if not taken:
                 return []
@@ -71,13 +65,11 @@ class Claims(Database):
         """
         wanted = list(tokens)
         with self.writing() as connection:
+            held = [study["claim_token"] for study in all_rows(connection, _held(wanted))]
             connection.execute(
-                studies.update().where(studies.c.claim_token.in_(wanted)).values(lease_until=now + lease_s)
+                studies.update().where(studies.c.claim_token.in_(held)).values(lease_until=now + lease_s)
             )
-            held = connection.scalars(
-                sa.select(studies.c.claim_token).where(studies.c.claim_token.in_(wanted))
-            )
-            return {token for token in held if token is not None}
+            return set(held)
 
     @contextmanager
     def committing(self, claim_token: str, *, now: float) -> Iterator[None]:
@@ -130,9 +122,60 @@ class Claims(Database):
             now: seconds since the epoch.
         """
         with self.writing() as connection:
-            held = sa.select(studies).where(studies.c.claim_token.in_(list(tokens)))
-            for study in all_rows(connection, held):
+            for study in all_rows(connection, _held(list(tokens))):
                 _end_attempt(connection, study, error, max_attempts, now)
+
+
+def _held(tokens: list[str]) -> sa.Select[Any]:
+    """Select the studies of claims and lock them, always in the same order."""
+    return (
+        sa.select(studies)
+        .where(studies.c.claim_token.in_(tokens))
+        .order_by(studies.c.study_instance_uid)
+        .with_for_update()
+    )
+
+
+def _waiting(connection: Connection, limit: int, now: float) -> list[RowMapping]:
+    """Lock the head of the queue, and fail what would lose results that it has."""
+    head = (
+        sa.select(studies)
+        .where(studies.c.state == StudyState.COMPLETE)
+        .order_by(studies.c.completed_at, studies.c.study_instance_uid)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    while True:
+        waiting = all_rows(connection, head)
+        unfit = [study for study in waiting if _fail_without_files(connection, study, now)]
+        if not unfit:
+            return waiting
+
+
+def _fail_without_files(connection: Connection, study: RowMapping, now: float) -> bool:
+    """Fail a study with results whose next ones would miss instances, because their files are gone.
+
+    A study without results is not failed: its worker rejects what is missing, and the rest is processed.
+    """
+    if study["done_revision"] is None:
+        return False
+    of_study = instances.c.study_instance_uid == study["study_instance_uid"]
+    count, gone = connection.execute(
+        sa.select(sa.func.count(), sa.func.count(instances.c.file_state)).where(of_study)
+    ).one()
+    if not gone:
+        return False
+    connection.execute(
+        studies.update()
+        .where(studies.c.study_instance_uid == study["study_instance_uid"])
+        .values(
+            state=StudyState.FAILED,
+            last_error=f"{gone} of {count} files are pruned, missing or damaged, and new results would "
+            "replace those that were made of them: send the whole study again",
+            last_error_at=now,
+        )
+    )
+    return True
 
 
 def _fit_to_run_together(waiting: list[RowMapping]) -> list[RowMapping]:

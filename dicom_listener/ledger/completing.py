@@ -1,5 +1,9 @@
 """Completing: the completion rule is put to the studies that are being received."""
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
@@ -7,6 +11,9 @@ from dicom_listener.completion import ArchiveEvidence, CompletionRule, completio
 from dicom_listener.ledger.database import Database, all_rows
 from dicom_listener.ledger.records import StudyState
 from dicom_listener.schema import holds, instances, studies
+
+_AT_ONCE: Final = 500
+"""Studies of one transaction: no statement has more parameters than any database takes."""
 
 
 class Completing(Database):
@@ -19,21 +26,35 @@ class Completing(Database):
             How many.
         """
         with self.reading() as connection:
-            if not _due(connection, rule, now):
-                return 0
-        with self.writing() as connection:
-            connection.execute(holds.delete().where(holds.c.hold_until <= now))
-            due = _due(connection, rule, now)
-            for uid, reason in due.items():
-                connection.execute(
-                    studies.update()
-                    .where(studies.c.study_instance_uid == uid)
-                    .values(state=StudyState.COMPLETE, completed_at=now, completed_because=reason)
-                )
-            return len(due)
+            candidates = sorted(_due(connection, rule, now))
+        return sum(
+            self.write(partial(_complete, among=candidates[first : first + _AT_ONCE], rule=rule, now=now))
+            for first in range(0, len(candidates), _AT_ONCE)
+        )
 
 
-def _due(connection: Connection, rule: CompletionRule, now: float) -> dict[str, str]:
+def _complete(connection: Connection, *, among: list[str], rule: CompletionRule, now: float) -> int:
+    connection.execute(holds.delete().where(holds.c.hold_until <= now))
+    # Whose row somebody else has is being received, or looked at by another: it can wait.
+    locked = connection.scalars(
+        sa.select(studies.c.study_instance_uid)
+        .where(studies.c.study_instance_uid.in_(among))
+        .order_by(studies.c.study_instance_uid)
+        .with_for_update(skip_locked=True)
+    ).all()
+    due = _due(connection, rule, now, among=locked)
+    for uid, reason in due.items():
+        connection.execute(
+            studies.update()
+            .where(studies.c.study_instance_uid == uid)
+            .values(state=StudyState.COMPLETE, completed_at=now, completed_because=reason)
+        )
+    return len(due)
+
+
+def _due(
+    connection: Connection, rule: CompletionRule, now: float, *, among: Sequence[str] | None = None
+) -> dict[str, str]:
     open_associations = (
         sa.select(sa.func.count())
         .where(holds.c.study_instance_uid == studies.c.study_instance_uid)
@@ -54,6 +75,8 @@ def _due(connection: Connection, rule: CompletionRule, now: float) -> dict[str, 
         open_associations.label("open_associations"),
         received.label("instances"),
     ).where(studies.c.state == StudyState.RECEIVING)
+    if among is not None:
+        receiving = receiving.where(studies.c.study_instance_uid.in_(among))
     due = {}
     for row in all_rows(connection, receiving):
         expected = row["expected_instances"]

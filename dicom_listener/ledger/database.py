@@ -1,22 +1,35 @@
 """The database behind the ledger: transactions that read, transactions that write, and what fails."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from dicom_listener.errors import LedgerUnavailableError
-from dicom_listener.schema import holds, metadata, open_engine
+from dicom_listener.ledger.engine import open_engine
+from dicom_listener.migrations import LATEST, find_version, migrate
+from dicom_listener.schema import holds
+
+_TRIES: Final = 4
+_TO_BE_REPEATED: Final = frozenset(
+    {
+        "40001",  # serialization failure
+        "40P01",  # deadlock
+        "23505",  # unique violation: somebody entered the same row at the same moment
+    }
+)  # PostgreSQL, appendix A
+
+_Answer = TypeVar("_Answer")
 
 
 class Database:
     """The ledger's tables behind a database URL. Threads and processes may share it."""
 
     def __init__(self, url: str, *, must_exist: bool = False) -> None:
-        """Open the ledger and create its tables where they are absent.
+        """Open the ledger; make its tables where they are absent, bring older ones up to date.
 
         Args:
             url: SQLAlchemy URL.
@@ -24,6 +37,7 @@ class Database:
 
         Raises:
             LedgerUnavailableError: if the database cannot be opened.
+            LedgerVersionError: if a newer release made it.
         """
         try:
             self._engine = open_engine(url, must_exist=must_exist)
@@ -36,9 +50,17 @@ class Database:
                 f"The ledger's folder cannot be made ({error.strerror}): give this user the right to "
                 "write there, or set another ledger_url"
             ) from error
+        except (ArgumentError, ImportError) as error:
+            raise LedgerUnavailableError(
+                f"ledger_url names no usable database ({type(error).__name__}): expected a URL such "
+                "as sqlite:////var/lib/echobeam/ledger.sqlite, or postgresql+pg8000://user@host/name with "
+                "the extra `postgresql` installed"
+            ) from None  # the URL may hold a password
         self._reader = self._engine.execution_options(echobeam_reading=True)
-        with self.writing() as connection:
-            metadata.create_all(connection)
+        with self.reading() as connection:
+            is_latest = find_version(connection) == LATEST
+        if not is_latest:
+            self.write(migrate)
 
     def close(self) -> None:
         """Close every connection."""
@@ -57,11 +79,33 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """Give a connection in one transaction, committed when the block ends, undone if it raises.
 
+        On SQLite nobody else writes meanwhile. On PostgreSQL others do: lock the rows of `studies` that
+        the block is about before reading what it decides by, in the order of their UIDs.
+
         Raises:
             LedgerUnavailableError: if the database fails, in the block or at the commit.
         """
         with _translated(), self._engine.begin() as connection:
             yield connection
+
+    def write(self, work: Callable[[Connection], _Answer]) -> _Answer:
+        """Run work in one transaction, again if it got into another's way or the connection was lost.
+
+        A connection may be lost after the commit and before its answer, so that work runs once more upon
+        what it did: it must then do no harm.
+
+        Raises:
+            LedgerUnavailableError: if the database fails.
+        """
+        for _ in range(_TRIES - 1):
+            try:
+                with self.writing() as connection:
+                    return work(connection)
+            except LedgerUnavailableError as error:
+                if not _may_be_repeated(error.__cause__):
+                    raise
+        with self.writing() as connection:
+            return work(connection)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -84,14 +128,29 @@ def all_rows(connection: Connection, statement: sa.Select[Any]) -> list[RowMappi
     return list(connection.execute(statement).mappings().all())
 
 
+def _may_be_repeated(cause: BaseException | None) -> bool:
+    if not isinstance(cause, DBAPIError):
+        return False
+    return cause.connection_invalidated or _code(cause) in _TO_BE_REPEATED
+
+
+def _code(error: DBAPIError) -> str:
+    """Give the short code that the database has for an error, never its text, which may hold values."""
+    cause = error.orig
+    sqlite = getattr(cause, "sqlite_errorname", None)
+    if sqlite is not None:
+        return str(sqlite)
+    told = cause.args[0] if cause is not None and cause.args else None
+    code = told.get("C") if isinstance(told, dict) else getattr(cause, "sqlstate", None)
+    return str(code or type(cause).__name__)
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        cause = error.orig
-        name = getattr(cause, "sqlite_errorname", None) or type(cause).__name__
         raise LedgerUnavailableError(
-            f"The ledger cannot be used ({name}): check its URL, its disk, its permissions and that "
+            f"The ledger cannot be used ({_code(error)}): check its URL, its disk, its permissions and that "
             "nothing else locks it"
         ) from error

@@ -5,8 +5,16 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from dicom_listener.errors import StudyNotFailedError, StudyNotFoundError
 from dicom_listener.ledger.database import Database, all_rows, first_row
-from dicom_listener.ledger.records import Conflict, ConflictKind, StudyRecord, StudyState
-from dicom_listener.schema import batches, conflicts, holds, instances, studies
+from dicom_listener.ledger.records import (
+    Conflict,
+    ConflictKind,
+    Content,
+    FileState,
+    Resolution,
+    StudyRecord,
+    StudyState,
+)
+from dicom_listener.schema import batches, conflicts, holds, instances, other_contents, studies
 
 
 class Questions(Database):
@@ -52,6 +60,23 @@ class Questions(Database):
         with self.reading() as connection:
             return _study_record(connection, _existing(connection, study_instance_uid))
 
+    def list_contents(self, study_instance_uid: str) -> list[Content]:
+        """List every content that was kept of a study, by SOP Instance UID, that at work first.
+
+        Raises:
+            StudyNotFoundError: if there is no such study.
+        """
+        with self.reading() as connection:
+            _existing(connection, study_instance_uid)
+            found = [
+                _content(row, is_at_work=table is instances)
+                for table in (instances, other_contents)
+                for row in all_rows(
+                    connection, sa.select(table).where(table.c.study_instance_uid == study_instance_uid)
+                )
+            ]
+        return sorted(found, key=lambda content: (content.sop_instance_uid, not content.is_at_work))
+
     def retry_study(self, study_instance_uid: str, *, now: float) -> None:
         """Put a failed study back into the queue, with all its attempts.
 
@@ -60,7 +85,7 @@ class Questions(Database):
             StudyNotFailedError: if it is not failed.
         """
         with self.writing() as connection:
-            study = _existing(connection, study_instance_uid)
+            study = _existing(connection, study_instance_uid, locked=True)
             if study["state"] != StudyState.FAILED:
                 raise StudyNotFailedError(
                     f"Only a failed study can be tried again; this one is {study['state']}: nothing to do"
@@ -72,8 +97,9 @@ class Questions(Database):
             )
 
 
-def _existing(connection: Connection, uid: str) -> RowMapping:
-    study = first_row(connection, sa.select(studies).where(studies.c.study_instance_uid == uid))
+def _existing(connection: Connection, uid: str, *, locked: bool = False) -> RowMapping:
+    statement = sa.select(studies).where(studies.c.study_instance_uid == uid)
+    study = first_row(connection, statement.with_for_update() if locked else statement)
     if study is None:
         raise StudyNotFoundError("The ledger has no study of this UID: see `echobeam studies list`")
     return study
@@ -82,9 +108,17 @@ def _existing(connection: Connection, uid: str) -> RowMapping:
 def _study_record(connection: Connection, study: RowMapping) -> StudyRecord:
     uid = study["study_instance_uid"]
     of_study = instances.c.study_instance_uid == uid
-    count, size_bytes = connection.execute(
-        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(instances.c.size_bytes), 0)).where(of_study)
-    ).one()
+    by_file_state = connection.execute(
+        sa.select(instances.c.file_state, sa.func.count(), sa.func.sum(instances.c.size_bytes))
+        .where(of_study)
+        .group_by(instances.c.file_state)
+    ).all()
+    files = {file_state: int(count) for file_state, count, _ in by_file_state}
+    aside = connection.scalar(
+        sa.select(sa.func.count())
+        .select_from(other_contents)
+        .where(other_contents.c.study_instance_uid == uid)
+    )
     odd = all_rows(
         connection,
         sa.select(conflicts).where(conflicts.c.study_instance_uid == uid).order_by(conflicts.c.conflict_id),
@@ -97,8 +131,8 @@ def _study_record(connection: Connection, study: RowMapping) -> StudyRecord:
         study_instance_uid=uid,
         state=StudyState(study["state"]),
         revision=study["revision"],
-        instances=count,
-        size_bytes=size_bytes,
+        instances=sum(files.values()),
+        size_bytes=sum(int(size_bytes) for _, _, size_bytes in by_file_state),
         first_received_at=study["first_received_at"],
         last_received_at=study["last_received_at"],
         completed_at=study["completed_at"],
@@ -111,7 +145,35 @@ def _study_record(connection: Connection, study: RowMapping) -> StudyRecord:
         done_at=study["done_at"],
         done_revision=study["done_revision"],
         open_associations=held_by or 0,
-        conflicts=tuple(
-            Conflict(row["sop_instance_uid"], ConflictKind(row["kind"]), row["seen_at"]) for row in odd
-        ),
+        duplicates=study["duplicates"],
+        contents_aside=aside or 0,
+        pruned_files=files.get(FileState.PRUNED, 0),
+        lost_files=files.get(FileState.MISSING, 0) + files.get(FileState.DAMAGED, 0),
+        conflicts=tuple(_conflict(row) for row in odd),
+    )
+
+
+def _conflict(row: RowMapping) -> Conflict:
+    return Conflict(
+        sop_instance_uid=row["sop_instance_uid"],
+        kind=ConflictKind(row["kind"]),
+        seen_at=row["seen_at"],
+        times=row["times"],
+        sha256=row["sha256"],
+        size_bytes=row["size_bytes"],
+        resolution=None if row["resolution"] is None else Resolution(row["resolution"]),
+    )
+
+
+def _content(row: RowMapping, *, is_at_work: bool) -> Content:
+    return Content(
+        study_instance_uid=row["study_instance_uid"],
+        sop_instance_uid=row["sop_instance_uid"],
+        is_at_work=is_at_work,
+        path=row["path"],
+        sha256=row["sha256"],
+        size_bytes=row["size_bytes"],
+        received_at=row["received_at"],
+        file_state=None if row["file_state"] is None else FileState(row["file_state"]),
+        file_state_at=row["file_state_at"],
     )

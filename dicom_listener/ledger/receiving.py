@@ -1,17 +1,46 @@
 """Receiving: instances are entered, and studies are held while their association is open."""
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 
-from dicom_listener.ledger.database import Database, first_row
-from dicom_listener.ledger.records import ConflictKind, ReceivedInstance, RecordOutcome, StudyState
-from dicom_listener.schema import conflicts, holds, instances, studies
+from dicom_listener.errors import ListenerError
+from dicom_listener.ledger.database import Database
+from dicom_listener.ledger.grouping import GroupCommit
+from dicom_listener.ledger.recording import Arrival, SpoolFiles, record
+from dicom_listener.ledger.records import ConflictPolicy, ReceivedInstance, RecordOutcome
+from dicom_listener.schema import holds
 
 
 class Receiving(Database):
     """What the listener writes."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        must_exist: bool = False,
+        spool: Path | None = None,
+        conflict_policy: ConflictPolicy = ConflictPolicy.REPLACE,
+    ) -> None:
+        """Open the ledger; make its tables where they are absent, bring older ones up to date.
+
+        Args:
+            url: SQLAlchemy URL.
+            must_exist: refuse to create a SQLite file, for those who only ask questions.
+            spool: folder of the files; a listener gives it, so that an instance is entered only while
+                its file is there, and the file of a refused one is deleted.
+            conflict_policy: what becomes of another content with a known SOP Instance UID.
+
+        Raises:
+            LedgerUnavailableError: if the database cannot be opened.
+            LedgerVersionError: if a newer release made it.
+        """
+        super().__init__(url, must_exist=must_exist)
+        self._policy = conflict_policy
+        self._files = SpoolFiles(spool)
+        self._group = GroupCommit[Arrival, RecordOutcome](self._commit)
 
     def record_instance(
         self, instance: ReceivedInstance, *, association: str, hold_until: float, now: float
@@ -19,7 +48,8 @@ class Receiving(Database):
         """Enter an instance that is in the spool, and hold its study for the association.
 
         Something new or changed in a study that is past receiving raises the study's revision and
-        sends it round again; so does a changed content while it is still receiving.
+        sends it round again; so does a changed content while it is still receiving. Threads that come
+        together share one transaction.
 
         Args:
             instance: the instance, already durable in the spool.
@@ -27,127 +57,32 @@ class Receiving(Database):
             hold_until: the study is not complete before, unless the hold is released.
             now: seconds since the epoch.
 
+        Returns:
+            What it was, once that is durable.
+
         Raises:
+            ConflictingInstanceError: if another content has its UID and the policy is to refuse.
+            SpoolUnavailableError: if its file was deleted meanwhile.
             LedgerUnavailableError: if it cannot be entered; nothing of it is then.
         """
-        uid = instance.study_instance_uid
-        spooled = instance.spooled
-        with self.writing() as connection:
-            study = first_row(connection, sa.select(studies).where(studies.c.study_instance_uid == uid))
-            is_this = (instances.c.study_instance_uid == uid) & (
-                instances.c.sop_instance_uid == spooled.sop_instance_uid
-            )
-            known = connection.scalar(sa.select(instances.c.sha256).where(is_this))
-            if known == spooled.sha256:
-                _hold(connection, association, uid, hold_until)
-                return RecordOutcome.DUPLICATE
-            outcome = RecordOutcome.NEW if known is None else RecordOutcome.CHANGED
-            _note_conflicts(connection, instance, outcome, study, now)
-            values = {
-                "series_instance_uid": spooled.series_instance_uid,
-                "sop_class_uid": spooled.sop_class_uid,
-                "transfer_syntax_uid": spooled.transfer_syntax_uid,
-                "path": spooled.path,
-                "sha256": spooled.sha256,
-                "size_bytes": spooled.size_bytes,
-                "received_at": now,
-            }
-            if study is None:
-                connection.execute(studies.insert().values(**_first_round(instance, now)))
-            else:
-                _note_arrival(connection, study, instance.patient_id, outcome, now)
-            if outcome is RecordOutcome.CHANGED:
-                connection.execute(instances.update().where(is_this).values(**values))
-            else:
-                connection.execute(
-                    instances.insert().values(
-                        study_instance_uid=uid, sop_instance_uid=spooled.sop_instance_uid, **values
-                    )
-                )
-            _hold(connection, association, uid, hold_until)
-            return outcome
+        return self._group.submit(Arrival(instance, association, hold_until, now))
 
     def extend_holds(self, association: str, *, until: float) -> None:
         """Keep the studies of an open association from being called complete."""
-        with self.writing() as connection:
-            connection.execute(
-                holds.update().where(holds.c.association == association).values(hold_until=until)
-            )
+        extend = holds.update().where(holds.c.association == association).values(hold_until=until)
+        self.write(lambda connection: connection.execute(extend))
 
     def release_holds(self, association: str) -> None:
         """Say that an association is over."""
-        with self.writing() as connection:
-            connection.execute(holds.delete().where(holds.c.association == association))
+        release = holds.delete().where(holds.c.association == association)
+        self.write(lambda connection: connection.execute(release))
 
+    def _commit(self, arrivals: Sequence[Arrival]) -> list[RecordOutcome | Exception]:
+        # Every process locks studies in this order, so that no two wait for each other.
+        order = sorted(range(len(arrivals)), key=lambda i: arrivals[i].instance.study_instance_uid)
 
-def _hold(connection: Connection, association: str, uid: str, until: float) -> None:
-    is_this = (holds.c.association == association) & (holds.c.study_instance_uid == uid)
-    if connection.execute(holds.update().where(is_this).values(hold_until=until)).rowcount == 0:
-        connection.execute(
-            holds.insert().values(association=association, study_instance_uid=uid, hold_until=until)
-        )
+        def enter(connection: Connection) -> dict[int, RecordOutcome | ListenerError]:
+            return {i: record(connection, arrivals[i], policy=self._policy, files=self._files) for i in order}
 
-
-def _first_round(instance: ReceivedInstance, now: float) -> dict[str, Any]:
-    return {
-        "study_instance_uid": instance.study_instance_uid,
-        "patient_id": instance.patient_id,
-        "state": StudyState.RECEIVING,
-        "revision": 1,
-        "first_received_at": now,
-        "last_received_at": now,
-        "receiving_since": now,
-        "attempts": 0,
-    }
-
-
-def _note_arrival(
-    connection: Connection, study: RowMapping, patient_id: str, outcome: RecordOutcome, now: float
-) -> None:
-    values: dict[str, Any] = {"last_received_at": now}
-    if patient_id:
-        values["patient_id"] = patient_id  # archives correct it by sending again: the newest is right
-    state = study["state"]
-    if state == StudyState.CLAIMED:
-        if study["revision"] == study["claimed_revision"]:
-            values |= {"revision": study["revision"] + 1, "receiving_since": now}
-    elif state != StudyState.RECEIVING:
-        values |= {
-            "state": StudyState.RECEIVING,
-            "revision": study["revision"] + 1,
-            "receiving_since": now,
-            "attempts": 0,
-        }
-    elif outcome is RecordOutcome.CHANGED:
-        values["revision"] = study["revision"] + 1
-    connection.execute(
-        studies.update().where(studies.c.study_instance_uid == study["study_instance_uid"]).values(**values)
-    )
-
-
-def _note_conflicts(
-    connection: Connection,
-    instance: ReceivedInstance,
-    outcome: RecordOutcome,
-    study: RowMapping | None,
-    now: float,
-) -> None:
-    kinds = []
-    if outcome is RecordOutcome.CHANGED:
-        kinds.append(ConflictKind.CHANGED_CONTENT)
-    elsewhere = (instances.c.sop_instance_uid == instance.spooled.sop_instance_uid) & (
-        instances.c.study_instance_uid != instance.study_instance_uid
-    )
-    if connection.scalar(sa.select(sa.exists().where(elsewhere))):
-        kinds.append(ConflictKind.OTHER_STUDY)
-    if study is not None and instance.patient_id and instance.patient_id != study["patient_id"] != "":
-        kinds.append(ConflictKind.OTHER_PATIENT)
-    for kind in kinds:
-        connection.execute(
-            conflicts.insert().values(
-                study_instance_uid=instance.study_instance_uid,
-                sop_instance_uid=instance.spooled.sop_instance_uid,
-                kind=kind,
-                seen_at=now,
-            )
-        )
+        answers = self.write(enter)
+        return [answers[i] for i in range(len(arrivals))]
