@@ -90,7 +90,7 @@ def read_header(
         patient_sex=sex if (sex := text(ds, "PatientSex").upper()) in {"M", "F", "O"} else None,
         sop_class=ULTRASOUND_SOP_CLASSES[UID(text(ds, "SOPClassUID"))],
         transfer_syntax=transfer_syntax,
-        manufacturer=_manufacturer(text(ds, "Manufacturer")),
+        manufacturer=known_manufacturer(text(ds, "Manufacturer")),
         dicom_mode=dicom_mode(regions, _image_type_flags(ds)),
         number_of_frames=pixels.number_of_frames,
         frame_time_ms=frame_times.usual_ms,
@@ -147,7 +147,8 @@ def _written_age_years(written: str) -> int | None:
     return int(int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[match[2]])
 
 
-def _manufacturer(written: str) -> str | None:
+def known_manufacturer(written: str) -> str | None:
+    """Name the vendor that a text stands for: one of a closed list, "other", or None where it is empty."""
     if not written:
         return None
     for pattern, vendor in _MANUFACTURERS:
