@@ -23,6 +23,7 @@ from apache_beam.pvalue import AsDict, AsIter, AsSingleton
 from beam_jobs.engine import new_pipeline
 from beam_jobs.pool_dataset import (
     MANIFEST_FILE,
+    PAST_MANIFESTS,
     READ_ROWS,
     TEMPORARY_PREFIX,
     PoolDataset,
@@ -71,7 +72,8 @@ def build_pool(
     that is already there, whole, is kept.
 
     Args:
-        pool: the folder with `a4c/`, the stored frames, and `datasets/`.
+        pool: the folder with `a4c/`, the stored frames, and `datasets/`; each dataset's manifest is kept
+            under `manifests/` also when its frames are pruned.
         results: the folder with `frames/`, the table of all frames.
         rules: what a frame must satisfy.
         frames_per_shard: about how many frames a file should have.
@@ -94,7 +96,16 @@ def build_pool(
             unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return PoolDataset.open(folder)
+    dataset = PoolDataset.open(folder)
+    _remember(dataset.manifest, pool / PAST_MANIFESTS)
+    return dataset
+
+
+def _remember(manifest: PoolManifest, past: Path) -> None:
+    past.mkdir(exist_ok=True)
+    unfinished = past / f"{TEMPORARY_PREFIX}{os.getpid()}"
+    unfinished.write_text(manifest.to_json())
+    unfinished.replace(past / f"{manifest.name}.json")
 
 
 def _is_whole(folder: Path) -> bool:
@@ -272,6 +283,7 @@ class _WrittenShard:
     file: str
     frames: int
     fingerprint: str
+    subject_keys: tuple[str, ...]
 
 
 @dataclass
@@ -378,6 +390,7 @@ def _write_shard(
     unfinished = Path(destination) / f"{file}.{os.urandom(4).hex()}"
     frames = 0
     fingerprint = Fingerprint()
+    subjects: set[str] = set()
     chosen = sorted(candidates, key=lambda c: (c.study_key, c.source, *place(c)))
     with pq.ParquetWriter(unfinished, A4C_SCHEMA, compression="zstd") as writer:
         for source, of_source in groupby(chosen, key=lambda c: c.source):
@@ -386,8 +399,9 @@ def _write_shard(
             frames += len(found)
             for candidate in found:
                 fingerprint.add(candidate)
+                subjects.add(candidate.subject_key)
     unfinished.rename(Path(destination) / file)
-    return _WrittenShard(number, file, frames, fingerprint.hexdigest())
+    return _WrittenShard(number, file, frames, fingerprint.hexdigest(), tuple(sorted(subjects)))
 
 
 def _copy_frames(
@@ -431,6 +445,7 @@ def _write_manifest(
         rules=asdict(rules),
         fingerprint=fingerprint.hexdigest(),
         shards=tuple(Shard(shard.file, shard.frames) for shard in written),
+        subject_keys=tuple(sorted({key for shard in written for key in shard.subject_keys})),
     )
     unfinished = Path(destination) / f"{MANIFEST_FILE}.{os.urandom(4).hex()}"
     unfinished.write_text(manifest.to_json())

@@ -22,6 +22,8 @@ from beam_jobs.errors import BeamJobsError
 from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS
 
 MANIFEST_FILE: Final = "manifest.json"
+PAST_MANIFESTS: Final = "manifests"
+"""Folder beside the datasets: the manifest of each one ever made stays when its frames are pruned."""
 TEMPORARY_PREFIX: Final = ".unfinished-"
 READ_ROWS: Final = 512
 """Rows read at a time: 10 MB of frames."""
@@ -44,6 +46,8 @@ class PoolManifest:
         dropped: frames by the first rule that dropped them, every rule named.
         rules: the values the rules had.
         fingerprint: digest of the frames' identities and pixels, whatever their order.
+        subject_keys: of the subjects that frames are of, sorted, so that it can be told later whose frames
+            a model may have learned from; empty in what older versions wrote.
     """
 
     view: str
@@ -55,6 +59,7 @@ class PoolManifest:
     rules: dict[str, float]
     fingerprint: str
     shards: tuple[Shard, ...]
+    subject_keys: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -70,6 +75,7 @@ class PoolManifest:
         """Read what `to_json` wrote."""
         fields = json.loads(text)
         fields["shards"] = tuple(Shard(**shard) for shard in fields["shards"])
+        fields["subject_keys"] = tuple(fields.get("subject_keys", ()))
         return cls(**fields)
 
 

@@ -17,6 +17,8 @@
     │   ├── UnreadableHeaderError
     │   ├── MismatchedInstanceError
     │   ├── ConflictingInstanceError
+    │   ├── OversizedInstanceError
+    │   ├── UnsupportedSopClassError
     │   └── InvalidInstanceUidError
     ├── ClaimLostError              fail this study's attempt: somebody else has it now
     ├── PeerError                   a remote application entity did not do as asked: try again later
@@ -24,7 +26,8 @@
     │   └── PeerRefusedError        it answered with a failure, or not at all
     ├── CommitmentNotFoundError     tell the operator
     ├── StudyNotFoundError          tell the operator
-    └── StudyNotFailedError         tell the operator
+    ├── StudyNotFailedError         tell the operator
+    └── StudyBusyError              tell the operator: try again when it is done
 
 No message holds a value from a received header.
 """
@@ -147,6 +150,18 @@ class InvalidInstanceUidError(RefusedInstanceError):
     reason = "invalid_uid"
 
 
+class OversizedInstanceError(RefusedInstanceError):
+    """The dataset is larger than is kept."""
+
+    reason = "oversized_instance"
+
+
+class UnsupportedSopClassError(RefusedInstanceError):
+    """The instance is of a storage class that was not negotiated and is not listed."""
+
+    reason = "unsupported_sop_class"
+
+
 class ClaimLostError(ListenerError):
     """The claim has run out and the study was taken by, or given to, somebody else."""
 
@@ -173,3 +188,7 @@ class StudyNotFoundError(ListenerError):
 
 class StudyNotFailedError(ListenerError):
     """Only a failed study can be tried again by hand."""
+
+
+class StudyBusyError(ListenerError):
+    """A study is being received or processed, and may not be taken away now."""

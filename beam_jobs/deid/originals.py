@@ -24,6 +24,9 @@ from beam_jobs.deid.quiet import quiet_pydicom
 PRIVATE: Final = "private"
 """Stands for every private element where elements are counted: even their creators may be names."""
 
+UNKNOWN: Final = "unknown"
+"""Stands for every element that the dictionary does not have: in a damaged header a tag may be text."""
+
 DAMAGED: Final = "damaged"
 """Stands for all elements of a header that cannot be walked."""
 
@@ -114,8 +117,7 @@ class SourceHeader:
 
     Attributes:
         originals: what must not be found downstream.
-        elements: how often each element occurs, at any depth, by keyword or by tag where the dictionary
-            has no keyword; every private one counts as `PRIVATE`.
+        elements: how often each element occurs, at any depth, by keyword, or `PRIVATE` or `UNKNOWN`.
     """
 
     originals: Originals
@@ -182,7 +184,7 @@ def header_of(ds: Dataset) -> SourceHeader:
 def _keyword(tag: BaseTag) -> str:
     if tag.is_private:
         return PRIVATE
-    return keyword_for_tag(tag) or f"({tag.group:04X},{tag.element:04X})"
+    return keyword_for_tag(tag) or UNKNOWN
 
 
 def _walk(ds: Dataset, depth: int) -> Iterator[tuple[Dataset, BaseTag, str]]:

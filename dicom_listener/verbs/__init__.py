@@ -69,7 +69,7 @@ def exit_codes() -> Iterator[None]:
     except errors.ListenerError as error:
         click.echo(str(error), err=True)
         match error:
-            case errors.PortInUseError() | errors.SpoolLockedError():
+            case errors.PortInUseError() | errors.SpoolLockedError() | errors.StudyBusyError():
                 code = BUSY
             case errors.StartRefusedError():
                 code = REFUSED
