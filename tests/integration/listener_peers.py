@@ -20,7 +20,7 @@ def associate(
     ae = AE(ae_title="TESTER")
     ae.add_requested_context(UID(sop_class), UID(transfer_syntax))
     ae.add_requested_context(Verification)
-    assoc = ae.associate("127.0.0.1", port)
+    assoc = ae.associate("127.0.0.1", port, ae_title="ECHOBEAM")
     assert assoc.is_established
     return assoc
 

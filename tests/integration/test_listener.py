@@ -143,7 +143,7 @@ def test_every_storage_class_is_accepted_and_stored(listener: Listener) -> None:
     ae = AE()
     for sop_class in STORAGE_CLASSES:
         ae.add_requested_context(sop_class, ExplicitVRLittleEndian)
-    assoc = ae.associate("127.0.0.1", listener.dicom_port)
+    assoc = ae.associate("127.0.0.1", listener.dicom_port, ae_title="ECHOBEAM")
     for number, sop_class in enumerate(STORAGE_CLASSES):
         ds = make_dataset(sop_class=sop_class, instance=f"1.2.3.1.{number + 1}")
         assert (sop_class.keyword, store(assoc, ds)) == (sop_class.keyword, 0)
@@ -157,7 +157,7 @@ def test_every_transfer_syntax_is_accepted_alone(listener: Listener) -> None:
         sop_class = STORAGE_CLASSES[number % len(STORAGE_CLASSES)]
         ae.add_requested_context(sop_class, transfer_syntax)
         if number % len(STORAGE_CLASSES) == len(STORAGE_CLASSES) - 1 or number == len(TRANSFER_SYNTAXES) - 1:
-            assoc = ae.associate("127.0.0.1", listener.dicom_port)
+            assoc = ae.associate("127.0.0.1", listener.dicom_port, ae_title="ECHOBEAM")
             assert assoc.is_established
             assert assoc.rejected_contexts == []
             assoc.release()
@@ -277,7 +277,7 @@ def test_too_many_associations_are_rejected_and_counted(tmp_path: Path) -> None:
     with Listener(make_settings(tmp_path, maximum_associations=1)) as listener, associated(listener):
         ae = AE()
         ae.add_requested_context(Verification)
-        assert ae.associate("127.0.0.1", listener.dicom_port).is_rejected
+        assert ae.associate("127.0.0.1", listener.dicom_port, ae_title="ECHOBEAM").is_rejected
         wait_for(
             "the count",
             lambda: 'associations_total{result="rejected"} 1.0' in get(listener, "/metrics")[1],
