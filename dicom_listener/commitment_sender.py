@@ -37,6 +37,7 @@ _LEASE_S: Final = 300.0
 
 _AT_ONCE: Final = 20
 _VERDICT_IS_GOOD_S: Final = 3600.0
+_GRACE_S: Final = 0.5  # for an answer that is on its way when we stop
 _JOIN_S: Final = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -80,6 +81,7 @@ class CommitmentSender:
     def __exit__(self, *_: object) -> None:
         self._stopping = True
         self._wake.set()
+        self._thread.join(_GRACE_S)
         self._caller.stop()
         self._thread.join(_JOIN_S)
 

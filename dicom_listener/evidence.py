@@ -25,6 +25,7 @@ from dicom_listener.settings import ListenerSettings
 _AT_ONCE: Final = 50
 _FIRST_PAUSE_S: Final = 15.0
 _LONGEST_PAUSE_S: Final = 600.0
+_GRACE_S: Final = 0.5  # for an answer that is on its way when we stop
 _JOIN_S: Final = 10.0
 
 _log = structlog.get_logger(__name__)
@@ -71,8 +72,9 @@ class CompletionEvidence:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._caller.stop()
-        if self._thread.is_alive():
+        if self._thread.ident is not None:
+            self._thread.join(_GRACE_S)
+            self._caller.stop()
             self._thread.join(_JOIN_S)
 
     def ask_due(self) -> int:

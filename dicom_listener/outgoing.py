@@ -1,16 +1,19 @@
 """Associations that we open, to peers."""
 
+import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Self
 
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from dicom_listener.errors import PeerUnreachableError, StartRefusedError
 from dicom_listener.settings import ListenerSettings, Peer
@@ -18,6 +21,25 @@ from dicom_listener.settings import ListenerSettings, Peer
 _TLS_VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: forward secrecy and authenticated encryption only (PS3.15 B.12; RFC 9325, 4.2)."""
+
+
+class _Socket(AssociationSocket):  # type: ignore[misc]  # pynetdicom has no types
+    """A socket that is closed also if it never was connected; pynetdicom leaves that to chance."""
+
+    def _shutdown_socket(self) -> None:
+        if self.socket is not None:
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
+
+
+class _CallingAE(AE):  # type: ignore[misc]  # pynetdicom has no types
+    def _create_socket(
+        self, assoc: Association, address: AddressInformation, tls_args: tuple[ssl.SSLContext, str] | None
+    ) -> AssociationSocket:
+        created = _Socket(assoc, address=address)
+        created.tls_args = tls_args
+        return created
 
 
 @dataclass(slots=True)
@@ -64,10 +86,6 @@ class Caller:
         """
         assoc = self._associate(peer, contexts, roles, handlers)
         try:
-            with self._lock:
-                self._open.add(assoc)
-            if self._stopped.is_set():
-                assoc.abort()  # who stopped us did not see it among the open ones
             yield assoc
         except BaseException:
             assoc.abort()
@@ -80,12 +98,21 @@ class Caller:
                 self._open.discard(assoc)
 
     def stop(self) -> None:
-        """Abort what is open and open nothing more."""
+        """Cut off what is open, and open nothing more.
+
+        An A-ABORT would be politer, but pynetdicom lets no two threads end one association.
+        """
         self._stopped.set()
         with self._lock:
             still_open = list(self._open)
         for assoc in still_open:
-            assoc.abort()
+            _cut(assoc)
+
+    def _on_connected(self, event: Event) -> None:
+        with self._lock:
+            self._open.add(event.assoc)
+        if self._stopped.is_set():
+            _cut(event.assoc)  # who stopped us did not see it among the open ones
 
     def _associate(
         self,
@@ -102,7 +129,7 @@ class Caller:
                 f"{peer.name} is called over TLS and no TLS is configured: set the TLS settings of "
                 "[listener], or tls = false for this peer"
             )
-        ae = AE(ae_title=self.ae_title)
+        ae = _CallingAE(ae_title=self.ae_title)
         ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = self.timeout_s
         assoc = ae.associate(
             peer.host,
@@ -111,11 +138,21 @@ class Caller:
             ae_title=peer.ae_title,
             ext_neg=list(roles),
             tls_args=(self.ssl_context, peer.host) if peer.tls else None,
-            evt_handlers=list(handlers),
+            evt_handlers=[(evt.EVT_CONN_OPEN, self._on_connected), *handlers],
         )
         if not assoc.is_established:
+            with self._lock:
+                self._open.discard(assoc)
             raise PeerUnreachableError(f"{peer.name} at {peer.host}:{peer.port} {_why_not(assoc)}")
         return assoc
+
+
+def _cut(assoc: Association) -> None:
+    """Shut a connection down under an association, which then ends by itself."""
+    connection = assoc.dul.socket.socket
+    if connection is not None:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 def _why_not(assoc: Association) -> str:
