@@ -1,6 +1,6 @@
 """The listener's verbs, one module each, and what they share: options, exit codes, tables.
 
-Exit codes: 0 fine, 1 found a problem, 2 usage or configuration refused, 3 no such study, 4 busy.
+Exit codes: 0 fine, 1 found a problem, 2 usage or configuration refused, 3 not found, 4 busy.
 """
 
 # ruff: noqa: PLC0415 - what is heavy is imported when a verb runs, so that help is instant
@@ -73,7 +73,7 @@ def exit_codes() -> Iterator[None]:
                 code = BUSY
             case errors.StartRefusedError():
                 code = REFUSED
-            case errors.StudyNotFoundError():
+            case errors.StudyNotFoundError() | errors.CommitmentNotFoundError():
                 code = NOT_FOUND
             case _:
                 code = FAILED
