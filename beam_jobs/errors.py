@@ -2,7 +2,8 @@
 
     BeamJobsError
     ├── SetupError            refuse to start: the message says what to correct
-    └── QueryError            fail the job: the statement was refused or did not run
+    ├── QueryError            fail the job: the statement was refused or did not run
+    └── AuditError            show nothing: what is about to be shown could not be noted
 
 An instance that cannot be processed raises `beam_jobs.deid.errors.RejectedError`; it becomes a row
 of `rejections`. Anything else that goes wrong within a batch fails the attempt, and the ledger
@@ -20,3 +21,7 @@ class SetupError(BeamJobsError):
 
 class QueryError(BeamJobsError):
     """A statement over the results was refused or did not run."""
+
+
+class AuditError(BeamJobsError):
+    """The line that must tell who found a patient again cannot be written."""

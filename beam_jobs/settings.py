@@ -1,14 +1,15 @@
-"""Sections `[worker]` and `[retrain]` of the configuration."""
+"""Sections `[worker]`, `[retrain]` and `[deid]` of the configuration."""
 
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from beam_jobs.deid_settings import DEID_SECTION, DeidSettings
 from beam_jobs.retrain_settings import RetrainSettings
 from dicom_listener.settings import Port, RootedPath, SectionSettings, default_ledger_url
 
-__all__ = ["SECTION", "RetrainSettings", "WorkerSettings"]
+__all__ = ["DEID_SECTION", "SECTION", "DeidSettings", "RetrainSettings", "WorkerSettings"]
 
 SECTION: Final = "worker"
 

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from dicom_listener.errors import SettingsError
 
 CONFIGURATION_FILE: Final = "echobeam.toml"
-SECTIONS: Final = frozenset({"listener", "worker", "retrain"})
+SECTIONS: Final = frozenset({"listener", "worker", "retrain", "deid"})
 
 
 def _under_root(path: Path, info: ValidationInfo) -> Path:
@@ -65,7 +65,7 @@ def load_section(cls: type[_Section], section: str, root: Path, **overrides: Any
 
     Args:
         cls: the settings class of the section.
-        section: its name in the file: "listener", "worker" or "retrain".
+        section: its name in the file: "listener", "worker", "retrain" or "deid".
         root: the folder that holds `echobeam.toml`, which may be absent.
         overrides: values of the command line; None means not given.
 

@@ -21,7 +21,7 @@ from beam_jobs.command import VERBS
 from beam_jobs.command import main as echobeam
 from beam_jobs.metrics import WorkerMetrics
 from beam_jobs.retrain_metrics import RetrainMetrics
-from beam_jobs.settings import RetrainSettings, WorkerSettings
+from beam_jobs.settings import DeidSettings, RetrainSettings, WorkerSettings
 from dicom_listener.ledger import Ledger
 from dicom_listener.metrics import LedgerCollector, ListenerMetrics
 from dicom_listener.settings import ListenerSettings, TableSettings
@@ -31,6 +31,7 @@ SECTIONS: Final[dict[str, Any]] = {
     "listener": ListenerSettings,
     "worker": WorkerSettings,
     "retrain": RetrainSettings,
+    "deid": DeidSettings,
 }
 NOTE: Final = "<!-- Written by docs/generate.py. Change the code, then run `make docs`. -->\n\n"
 

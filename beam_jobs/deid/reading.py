@@ -68,7 +68,7 @@ def read_instance(path: Path) -> Dataset:
     reason = Reason.UNREADABLE_HEADER
     try:
         with quiet_pydicom(), path.open("rb") as file:
-            if _is_deflated(path):
+            if is_deflated(path):
                 reason = Reason.UNSUPPORTED_TRANSFER_SYNTAX
             else:
                 ds = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
@@ -82,7 +82,8 @@ def read_instance(path: Path) -> Dataset:
     raise RejectedError(reason)
 
 
-def _is_deflated(path: Path) -> bool:
+def is_deflated(path: Path) -> bool:
+    """Tell whether a dataset is compressed as a whole, so that its size is not known: it may be a bomb."""
     meta = pydicom.filereader.read_file_meta_info(path)
     return str(meta.get("TransferSyntaxUID", "")) == DeflatedExplicitVRLittleEndian
 
