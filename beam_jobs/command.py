@@ -28,6 +28,9 @@ VERBS: Final = {
         "dicom_listener.verbs.studies", "studies", "Show where each study is; retry a failed one."
     ),
     "query": Verb("beam_jobs.verbs.query", "query", "Run one SQL statement over the results."),
+    "reidentify": Verb(
+        "beam_jobs.verbs.reidentify", "reidentify", "Find the patient behind a key, with key file and ledger."
+    ),
     "retrain": Verb("beam_jobs.verbs.retrain", "retrain", "Build the pool, retrain, promote if better."),
     "models": Verb("echo_models.verbs", "models", "List, show, promote and roll back models."),
     "train": Verb("echo_models.verbs", "train", "Train one model on the phantom from a seed."),
