@@ -1,6 +1,13 @@
-"""What the listener's tests do as its peers."""
+"""What the listener's tests do as its peers, and how they run it as a program."""
 
+import json
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
@@ -8,7 +15,9 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import UltrasoundMultiFrameImageStorage, Verification
 
-from tests.programs import DEADLINE_S
+from tests.programs import DEADLINE_S, wait_for
+
+ECHOBEAM = (sys.executable, "-c", "from beam_jobs.command import main; main()")
 
 
 def associate(
@@ -39,3 +48,27 @@ def is_refused(port: int) -> bool:
     except ConnectionError:
         return True
     return False
+
+
+@contextmanager
+def process(*command: str, **options: Any) -> Iterator["subprocess.Popen[str]"]:
+    """Run a program for the block and kill it if it is still there."""
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+@contextmanager
+def listening(root: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str]", dict[str, int], Path]]:
+    """Run `echobeam listen` on free ports for the block; give it, what it announces, and its log."""
+    log = root.parent / "log"
+    announcement = root / "run" / "listener.json"
+    with log.open("wb") as stderr:
+        command = (*ECHOBEAM, "listen", "--root", str(root), "--port", "0", "--http-port", "0", *options)
+        with process(*command, stderr=stderr) as running:
+            wait_for("the listener", announcement.exists)
+            yield running, json.loads(announcement.read_text()), log

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -16,37 +15,11 @@ import pytest
 from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import ClaimLostError
 from dicom_listener.ledger import Ledger, StudyState
-from tests.integration.listener_peers import associate, is_refused, store
+from tests.integration.listener_peers import ECHOBEAM, associate, is_refused, listening, process, store
 from tests.programs import DEADLINE_S, wait_for
 from tests.unit.dicom_listener.instances import PLANTED_ID, PLANTED_NAME, make_dataset, make_received
 
-ECHOBEAM = (sys.executable, "-c", "from beam_jobs.command import main; main()")
-
-
-@contextmanager
-def process(*command: str, **options: Any) -> Iterator["subprocess.Popen[str]"]:
-    """Run a program for the block and kill it if it is still there."""
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
-    ) as running:
-        try:
-            yield running
-        finally:
-            running.kill()
-
-
 # ---------------------------------------------------------------------- the listener
-
-
-@contextmanager
-def listening(root: Path) -> Iterator[tuple["subprocess.Popen[str]", dict[str, int], Path]]:
-    log = root.parent / "log"
-    announcement = root / "run" / "listener.json"
-    with log.open("wb") as stderr:
-        command = (*ECHOBEAM, "listen", "--root", str(root), "--port", "0", "--http-port", "0")
-        with process(*command, stderr=stderr) as running:
-            wait_for("the listener", announcement.exists)
-            yield running, json.loads(announcement.read_text()), log
 
 
 def test_sigterm_drains_and_what_was_promised_is_kept(tmp_path: Path) -> None:
