@@ -28,6 +28,7 @@ class Reason(StrEnum):
     NOT_ULTRASOUND = "not_ultrasound"
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
     UNSUPPORTED_PIXELS = "unsupported_pixels"
+    NO_VIDEO_DECODER = "no_video_decoder"
     TOO_LARGE = "too_large"
     NO_IMAGE_REGION = "no_image_region"
     CORRUPT_PIXELS = "corrupt_pixels"

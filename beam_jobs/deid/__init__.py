@@ -27,7 +27,7 @@ from beam_jobs.deid.decoders import SUPPORTED_TRANSFER_SYNTAXES
 from beam_jobs.deid.errors import DeidError, KeyFileError, RejectedError
 from beam_jobs.deid.headers import ULTRASOUND_SOP_CLASSES, read_header
 from beam_jobs.deid.keys import Pseudonymizer
-from beam_jobs.deid.luminance import ToLuminance, luminance_of
+from beam_jobs.deid.luminance import Tones, tones_of
 from beam_jobs.deid.quiet import quiet_pydicom
 from beam_jobs.deid.reading import read_instance, text
 from beam_jobs.deid.regions import RegionMasks, read_regions, region_masks
@@ -56,7 +56,7 @@ class CleanInstance:
     placement: Placement
     header: ClipHeader
     _source: PixelSource = field(repr=False)
-    _to_luminance: ToLuminance = field(repr=False)
+    _tones: Tones = field(repr=False)
     _regions: RegionMasks = field(repr=False)
     _frame_times: FrameTimes = field(repr=False)
 
@@ -111,7 +111,7 @@ def _deidentify(ds: Dataset, placement: Placement, pseudonymizer: Pseudonymizer)
         placement=placement,
         header=header,
         _source=locate_pixels(ds, transfer_syntax, pixels),
-        _to_luminance=luminance_of(ds, pixels),
+        _tones=tones_of(ds, pixels),
         _regions=region_masks(regions, pixels.rows, pixels.columns),
         _frame_times=frame_times,
     )

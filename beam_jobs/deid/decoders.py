@@ -1,70 +1,114 @@
-"""From one encoded frame to luminance at the size of a clean frame.
+"""From encoded frames to luminance at the size of a clean frame, or to colour at full size.
 
 At most one decoded frame of full size is in memory: native pixels are sampled as they lie, JPEG is
-decoded by libjpeg-turbo straight to grey, and the rest goes through pydicom's decoders.
+decoded by libjpeg-turbo straight to grey, video by FFmpeg frame after frame, and the rest goes
+through the codecs of `frame_codecs`.
 """
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Collection, Iterator
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from pydicom.encaps import encapsulate
-from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
-    JPEG2000,
-    UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
 )
 
 from beam_jobs.deid.codestream import read_frame_size
 from beam_jobs.deid.errors import RejectedError
-from beam_jobs.deid.luminance import Samples, ToLuminance
-from beam_jobs.deid.quiet import quiet_pydicom
-from beam_jobs.deid.source import PixelFormat, PixelSource
+from beam_jobs.deid.frame_codecs import CODEC_TRANSFER_SYNTAXES, decode_twelve_bits, samples_decoder_of
+from beam_jobs.deid.luminance import Samples, Tones, rgb_to_luminance
+from beam_jobs.deid.source import VIDEO_TRANSFER_SYNTAXES, PixelFormat, PixelSource, used_bits
+from beam_jobs.deid.video import decode_video
 from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS, Reason
 from echo_models.preprocessing import nearest_positions
 
 Grey = npt.NDArray[np.uint8]
-Decoder = Callable[[bytes], Grey]
-"""Takes one encoded frame; gives [120, 160], uint8. Raises RejectedError(CORRUPT_PIXELS)."""
+Rgb = npt.NDArray[np.uint8]
 
 _NATIVE: Final = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian})
 _JPEG: Final = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
-_BY_PYDICOM: Final = frozenset(
-    {
-        JPEGLossless,
-        JPEGLosslessSV1,
-        JPEGLSLossless,
-        JPEGLSNearLossless,
-        JPEG2000Lossless,
-        JPEG2000,
-        RLELossless,
-    }
-)
 
-SUPPORTED_TRANSFER_SYNTAXES: Final = _NATIVE | _JPEG | _BY_PYDICOM
+SUPPORTED_TRANSFER_SYNTAXES: Final = _NATIVE | _JPEG | CODEC_TRANSFER_SYNTAXES | VIDEO_TRANSFER_SYNTAXES
+"""JPEG XL, JPEG 2000 Part 2, HTJ2K, deflated and hierarchical syntaxes are not among them: they are
+refused by name, before a byte of their pixels is read."""
 
 
-def decoder_of(source: PixelSource, to_luminance: ToLuminance) -> Decoder:
-    """Choose the decoder of a source; its transfer syntax is a supported one."""
+class FrameDecoder(Protocol):
+    """Decodes the frames of one instance.
+
+    Each method raises RejectedError: CORRUPT_PIXELS, or UNSUPPORTED_PIXELS for what a codec cannot.
+    """
+
+    def grey(self, frame: bytes) -> Grey:
+        """Decode to luminance: [120, 160], uint8, by nearest neighbour."""
+
+    def rgb(self, frame: bytes) -> Rgb:
+        """Decode to colour: [H, W, 3], uint8, full size."""
+
+    def samples(self, frame: bytes) -> tuple[Samples, str]:
+        """Decode to what is stored: [H, W] or [H, W, 3], and its photometric interpretation."""
+
+
+def decode_grey(source: PixelSource, tones: Tones, places: Collection[int] | None = None) -> Iterator[Grey]:
+    """Decode to luminance at the size of a clean frame.
+
+    Args:
+        source: as `locate_pixels` gives it; its transfer syntax is a supported one.
+        tones: as `tones_of` gives it.
+        places: which frames, in their order; None for all.
+
+    Yields:
+        [120, 160], uint8.
+
+    Raises:
+        RejectedError: CORRUPT_PIXELS, UNSUPPORTED_PIXELS, TRUNCATED_PIXELS, NO_VIDEO_DECODER.
+    """
+    if source.is_video:
+        sampling = _Sampling(source.pixels)
+        for frame in decode_video(source, places):
+            yield rgb_to_luminance(sampling(frame))
+        return
+    decoder = decoder_of(source, tones)
+    for encoded in source.frames(places):
+        yield decoder.grey(encoded)
+
+
+def decode_rgb(source: PixelSource, tones: Tones, places: Collection[int] | None = None) -> Iterator[Rgb]:
+    """Decode to colour at full size, one frame at a time.
+
+    Args:
+        source: as `locate_pixels` gives it; its transfer syntax is a supported one.
+        tones: as `tones_of` gives it.
+        places: which frames, in their order; None for all.
+
+    Yields:
+        [H, W, 3], uint8.
+
+    Raises:
+        RejectedError: CORRUPT_PIXELS, UNSUPPORTED_PIXELS, TRUNCATED_PIXELS, NO_VIDEO_DECODER.
+    """
+    if source.is_video:
+        yield from decode_video(source, places)
+        return
+    decoder = decoder_of(source, tones)
+    for encoded in source.frames(places):
+        yield decoder.rgb(encoded)
+
+
+def decoder_of(source: PixelSource, tones: Tones) -> FrameDecoder:
+    """Choose the decoder of a source whose frames are each for themselves: of any but video."""
     sampling = _Sampling(source.pixels)
     if source.transfer_syntax in _NATIVE:
-        return _NativeDecoder(source, sampling, to_luminance)
+        return _NativeDecoder(source, sampling, tones)
     if source.transfer_syntax in _JPEG:
-        return _JpegDecoder(source.pixels, sampling)
-    return _PydicomDecoder(source, sampling, to_luminance)
+        return _JpegDecoder(source.pixels, sampling, tones)
+    return _CodecDecoder(source, sampling, tones)
 
 
 class _Sampling:
@@ -82,103 +126,120 @@ class _Sampling:
 class _NativeDecoder:
     """Native pixels (PS3.5 8.2): only the sampling points are read and converted."""
 
-    def __init__(self, source: PixelSource, sampling: _Sampling, to_luminance: ToLuminance) -> None:
-        pixels = source.pixels
-        kind = "i" if pixels.is_signed else "u"
-        order = ">" if source.is_big_endian else "<"
-        self._dtype = np.dtype(f"{order}{kind}{pixels.bits_allocated // 8}")
+    def __init__(self, source: PixelSource, sampling: _Sampling, tones: Tones) -> None:
+        self._dtype = source.pixels.dtype.newbyteorder(">" if source.is_big_endian else "<")
         self._source = source
         self._sampling = sampling
-        self._to_luminance = to_luminance
+        self._tones = tones
 
-    def __call__(self, frame: bytes) -> Grey:
+    def grey(self, frame: bytes) -> Grey:
+        stored = self._stored(frame)
+        if self._source.is_subsampled:
+            pixels = self._source.pixels
+            stored = stored[..., :2].reshape(pixels.rows, pixels.columns, 1)
+        return self._tones.luminance(self._used_bits(self._sampling(stored)), self._photometric)
+
+    def rgb(self, frame: bytes) -> Rgb:
+        return self._tones.rgb(*self.samples(frame))
+
+    def samples(self, frame: bytes) -> tuple[Samples, str]:
+        stored = self._stored(frame)
+        if self._source.is_subsampled:
+            # Both pixels of a pair have its colour.
+            pixels = self._source.pixels
+            stored = stored[..., [0, 2, 3, 1, 2, 3]].reshape(pixels.rows, pixels.columns, 3)
+        return self._used_bits(stored), self._photometric
+
+    @property
+    def _photometric(self) -> str:
+        return self._source.pixels.photometric_interpretation
+
+    def _stored(self, frame: bytes) -> Samples:
+        pixels = self._source.pixels
+        rows, columns = pixels.rows, pixels.columns
         samples = np.frombuffer(frame, self._dtype)
         if self._source.is_swapped:
             samples = samples.reshape(-1, 2)[:, ::-1].reshape(-1)
-        sampled = self._sampling(self._arrange(samples))
-        return self._to_luminance(sampled, self._source.pixels.photometric_interpretation)
-
-    def _arrange(self, samples: Samples) -> Samples:
-        pixels = self._source.pixels
-        rows, columns = pixels.rows, pixels.columns
         if self._source.is_subsampled:
             # Y1 Y2 Cb Cr for each two pixels (PS3.3 C.7.6.3.1.2).
-            return samples.reshape(rows, columns // 2, 4)[..., :2].reshape(rows, columns, 1)
+            return samples.reshape(rows, columns // 2, 4)
         if pixels.samples_per_pixel == 1:
             return samples.reshape(rows, columns)
         if pixels.is_planar:
             return samples.reshape(3, rows, columns).transpose(1, 2, 0)
         return samples.reshape(rows, columns, 3)
 
+    def _used_bits(self, samples: Samples) -> Samples:
+        return used_bits(samples, self._source.pixels)
+
 
 class _JpegDecoder:
-    """JPEG Baseline and Extended of 8 bits by libjpeg-turbo.
+    """JPEG Baseline and Extended by libjpeg-turbo; 12 bits of JPEG Extended by GDCM.
 
     The colour space is the stream's own (Adobe marker, JFIF, component names), not the header's,
     which is often wrong: luminance is the Y of YCbCr, or weighed from RGB.
     """
 
-    def __init__(self, pixels: PixelFormat, sampling: _Sampling) -> None:
+    def __init__(self, pixels: PixelFormat, sampling: _Sampling, tones: Tones) -> None:
+        self._pixels = pixels
         self._shape = (pixels.rows, pixels.columns)
         self._sampling = sampling
-        self._buffer = np.empty((pixels.rows, pixels.columns, 1), np.uint8)
+        self._tones = tones
         self._is_inverted = pixels.photometric_interpretation == "MONOCHROME1"
+        self._buffer = np.empty((pixels.rows, pixels.columns, 1), np.uint8)
 
-    def __call__(self, frame: bytes) -> Grey:
-        size = read_frame_size(frame)
-        if size.precision != 8 or size.components not in {1, 3}:
-            raise RejectedError(Reason.UNSUPPORTED_PIXELS)
-        if (size.rows, size.columns) != self._shape:
-            raise RejectedError(Reason.CORRUPT_PIXELS)
-        try:
-            decoded = simplejpeg.decode_jpeg(frame, colorspace="GRAY", buffer=self._buffer)
-        except ValueError:
-            raise RejectedError(Reason.CORRUPT_PIXELS) from None
-        grey: Grey = self._sampling(decoded[..., 0])
+    def grey(self, frame: bytes) -> Grey:
+        if self._is_deep(frame):
+            samples, photometric = self.samples(frame)
+            return self._tones.luminance(self._sampling(samples), photometric)
+        grey: Grey = self._sampling(_libjpeg(frame, "GRAY", self._buffer)[..., 0])
         return 255 - grey if self._is_inverted else grey
 
+    def rgb(self, frame: bytes) -> Rgb:
+        if self._is_deep(frame):
+            return self._tones.rgb(*self.samples(frame))
+        rgb = _libjpeg(frame, "RGB", None)
+        return 255 - rgb if self._is_inverted else rgb
 
-class _PydicomDecoder:
-    """JPEG Lossless and JPEG 2000 (GDCM), JPEG-LS (pyjpegls) and RLE by pydicom."""
+    def samples(self, frame: bytes) -> tuple[Samples, str]:
+        if self._is_deep(frame):
+            return decode_twelve_bits(frame, self._pixels), self._pixels.photometric_interpretation
+        if read_frame_size(frame).components == 1:
+            return _libjpeg(frame, "GRAY", None)[..., 0], self._pixels.photometric_interpretation
+        return _libjpeg(frame, "RGB", None), "RGB"
 
-    def __init__(self, source: PixelSource, sampling: _Sampling, to_luminance: ToLuminance) -> None:
-        pixels = source.pixels
-        self._pixels = pixels
-        self._syntax: UID = source.transfer_syntax
-        self._decoder = get_decoder(source.transfer_syntax)
+    def _is_deep(self, frame: bytes) -> bool:
+        """Check a frame's own size against the header's; say whether it has 12 bits."""
+        rows, columns, components, precision = read_frame_size(frame)
+        if (rows, columns) != self._shape:
+            raise RejectedError(Reason.CORRUPT_PIXELS)
+        is_deep = precision == 12
+        if components not in ({1} if is_deep else {1, 3}) or precision not in {8, 12}:
+            raise RejectedError(Reason.UNSUPPORTED_PIXELS)
+        if is_deep and (self._pixels.bits_allocated != 16 or self._pixels.samples_per_pixel != 1):
+            raise RejectedError(Reason.UNSUPPORTED_PIXELS)
+        return is_deep
+
+
+def _libjpeg(frame: bytes, colorspace: str, buffer: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8]:
+    try:
+        decoded: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(frame, colorspace=colorspace, buffer=buffer)
+    except ValueError:
+        raise RejectedError(Reason.CORRUPT_PIXELS) from None
+    return decoded
+
+
+class _CodecDecoder:
+    """JPEG Lossless, JPEG-LS, JPEG 2000 and RLE: decoded whole, then sampled."""
+
+    def __init__(self, source: PixelSource, sampling: _Sampling, tones: Tones) -> None:
+        self.samples = samples_decoder_of(source)
         self._sampling = sampling
-        self._to_luminance = to_luminance
-        self._options: dict[str, Any] = {
-            "number_of_frames": 1,
-            "rows": pixels.rows,
-            "columns": pixels.columns,
-            "samples_per_pixel": pixels.samples_per_pixel,
-            "bits_allocated": pixels.bits_allocated,
-            "bits_stored": pixels.bits_stored,
-            "pixel_representation": int(pixels.is_signed),
-            "photometric_interpretation": pixels.photometric_interpretation,
-            "planar_configuration": int(pixels.is_planar),
-            "pixel_keyword": "PixelData",
-        }
+        self._tones = tones
 
-    def __call__(self, frame: bytes) -> Grey:
-        self._check_size(frame)
-        decoded: Samples | None = None
-        try:
-            with quiet_pydicom():
-                decoded, properties = self._decoder.as_array(
-                    encapsulate([frame], has_bot=False), index=0, raw=True, **self._options
-                )
-        except Exception:  # noqa: BLE001, S110 - each plugin raises errors of its own
-            pass
-        if decoded is None or decoded.shape[:2] != (self._pixels.rows, self._pixels.columns):
-            raise RejectedError(Reason.CORRUPT_PIXELS)
-        return self._to_luminance(self._sampling(decoded), str(properties["photometric_interpretation"]))
+    def grey(self, frame: bytes) -> Grey:
+        samples, photometric = self.samples(frame)
+        return self._tones.luminance(self._sampling(samples), photometric)
 
-    def _check_size(self, frame: bytes) -> None:
-        if self._syntax == RLELossless:
-            return
-        size = read_frame_size(frame)
-        described = (self._pixels.rows, self._pixels.columns, self._pixels.samples_per_pixel)
-        if (size.rows, size.columns, size.components) != described:
-            raise RejectedError(Reason.CORRUPT_PIXELS)
+    def rgb(self, frame: bytes) -> Rgb:
+        return self._tones.rgb(*self.samples(frame))

@@ -1,7 +1,6 @@
-"""From stored samples to luminance: 0 is black, 255 is white, whatever the colour space was."""
+"""From stored samples to luminance and to colour: 0 is black, 255 is white, whatever the colour space was."""
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,20 +13,38 @@ from beam_jobs.deid.source import PixelFormat
 from beam_jobs.records import Reason
 
 Samples = npt.NDArray[Any]
-ToLuminance = Callable[[Samples, str], npt.NDArray[np.uint8]]
-"""Takes sampled pixels [H, W] or [H, W, 3] and their photometric interpretation as decoded."""
+Bytes = npt.NDArray[np.uint8]
 
 _RED, _GREEN, _BLUE, _HALF = 19595, 38470, 7471, 1 << 15
 """ITU-R BT.601 weights x 65536, as libjpeg has them, so that every decoder's grey is the same."""
 
 _WHITE: Final = 255
-_YBR: Final = frozenset({"YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
+_NEUTRAL: Final = 128
+_YBR_FULL: Final = frozenset({"YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
+_YBR_PARTIAL: Final = frozenset({"YBR_PARTIAL_422", "YBR_PARTIAL_420"})
+
+_FROM_YBR: Final = np.array([[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]])
+"""PS3.3 C.7.6.3.1.2: rows give red, green and blue of Y, Cb - 128 and Cr - 128."""
+
+_LOWEST_Y, _Y_RANGE, _C_RANGE = 16, 219, 224
+"""ITU-R BT.601: what black is, and how much of 255 is used, in YBR_PARTIAL."""
 
 
-def luminance_of(ds: Dataset, pixels: PixelFormat) -> ToLuminance:
+class Tones(Protocol):
+    """How the samples of one instance become grey or colour. It holds numbers and tables only."""
+
+    def luminance(self, samples: Samples, photometric_interpretation: str) -> Bytes:
+        """Give the luminance of samples [H, W] or [H, W, 3] as decoded: [H, W], uint8.
+
+        Of YBR only the first channel is looked at, so [H, W, 1] will do.
+        """
+
+    def rgb(self, samples: Samples, photometric_interpretation: str) -> Bytes:
+        """Give the colour of samples [H, W] or [H, W, 3] as decoded: [H, W, 3], uint8."""
+
+
+def tones_of(ds: Dataset, pixels: PixelFormat) -> Tones:
     """Choose the conversion that a header calls for.
-
-    The result holds numbers and tables only, nothing else of the header.
 
     Raises:
         RejectedError: UNSUPPORTED_PIXELS for a palette that cannot be read.
@@ -35,10 +52,10 @@ def luminance_of(ds: Dataset, pixels: PixelFormat) -> ToLuminance:
     if pixels.photometric_interpretation == "PALETTE COLOR":
         return _palette(ds)
     low, high = _range(ds, pixels)
-    return _Tones(low, high)
+    return _Range(low, high)
 
 
-def rgb_to_luminance(rgb: Samples) -> npt.NDArray[np.uint8]:
+def rgb_to_luminance(rgb: Samples) -> Bytes:
     """Weigh red, green and blue.
 
     Args:
@@ -52,38 +69,67 @@ def rgb_to_luminance(rgb: Samples) -> npt.NDArray[np.uint8]:
     return grey.astype(np.uint8)
 
 
-class _Tones:
+class _Range:
     """Monochrome, RGB and YBR samples whose range is low to high."""
 
     def __init__(self, low: float, high: float) -> None:
         self._low = low
         self._high = high
 
-    def __call__(self, samples: Samples, photometric_interpretation: str) -> npt.NDArray[np.uint8]:
-        if photometric_interpretation in _YBR:
+    def luminance(self, samples: Samples, photometric_interpretation: str) -> Bytes:
+        if photometric_interpretation in _YBR_FULL:
             return self._to_bytes(samples[..., 0])
+        if photometric_interpretation in _YBR_PARTIAL:
+            return _clipped(_stretched(self._to_bytes(samples[..., 0])))
         if photometric_interpretation == "RGB":
             return rgb_to_luminance(self._to_bytes(samples))
         grey = self._to_bytes(samples)
         return _WHITE - grey if photometric_interpretation == "MONOCHROME1" else grey
 
-    def _to_bytes(self, samples: Samples) -> npt.NDArray[np.uint8]:
+    def rgb(self, samples: Samples, photometric_interpretation: str) -> Bytes:
+        if photometric_interpretation == "RGB":
+            return self._to_bytes(samples)
+        if photometric_interpretation in _YBR_FULL | _YBR_PARTIAL:
+            ybr = self._to_bytes(samples).astype(np.float32)
+            ybr[..., 1:] -= _NEUTRAL
+            if photometric_interpretation in _YBR_PARTIAL:
+                ybr[..., 0] = _stretched(ybr[..., 0])
+                ybr[..., 1:] *= _WHITE / _C_RANGE
+            return _clipped(ybr @ _FROM_YBR.T.astype(np.float32))
+        grey = self.luminance(samples, photometric_interpretation)
+        return np.broadcast_to(grey[..., None], (*grey.shape, 3)).copy()
+
+    def _to_bytes(self, samples: Samples) -> Bytes:
         if (self._low, self._high) == (0, _WHITE) and samples.dtype == np.uint8:
             return samples
-        scaled = (samples.astype(np.float64) - self._low) * (_WHITE / (self._high - self._low))
-        return np.clip(np.rint(scaled), 0, _WHITE).astype(np.uint8)
+        return _clipped((samples.astype(np.float64) - self._low) * (_WHITE / (self._high - self._low)))
+
+
+def _stretched(y: Samples) -> npt.NDArray[np.float32]:
+    stretched: npt.NDArray[np.float32] = (y.astype(np.float32) - _LOWEST_Y) * np.float32(_WHITE / _Y_RANGE)
+    return stretched
+
+
+def _clipped(values: npt.NDArray[np.floating[Any]]) -> Bytes:
+    return np.clip(np.rint(values), 0, _WHITE).astype(np.uint8)
 
 
 class _Palette:
     """Samples that are places in a table (PS3.3 C.7.9)."""
 
-    def __init__(self, table: npt.NDArray[np.uint8], first_mapped: int) -> None:
-        self._table = table
+    def __init__(self, colours: Bytes, first_mapped: int) -> None:
+        self._colours = colours
+        self._greys = rgb_to_luminance(colours)
         self._first_mapped = first_mapped
 
-    def __call__(self, samples: Samples, photometric_interpretation: str) -> npt.NDArray[np.uint8]:
-        places = np.clip(samples.astype(np.int64) - self._first_mapped, 0, len(self._table) - 1)
-        return self._table[places]
+    def luminance(self, samples: Samples, photometric_interpretation: str) -> Bytes:
+        return self._greys[self._places(samples)]
+
+    def rgb(self, samples: Samples, photometric_interpretation: str) -> Bytes:
+        return self._colours[self._places(samples)]
+
+    def _places(self, samples: Samples) -> npt.NDArray[np.int64]:
+        return np.clip(samples.astype(np.int64) - self._first_mapped, 0, len(self._greys) - 1)
 
 
 def _range(ds: Dataset, pixels: PixelFormat) -> tuple[float, float]:
@@ -112,7 +158,7 @@ def _palette(ds: Dataset) -> _Palette:
         colours = apply_color_lut(places, ds)[..., :3]
         # Tables of 16 bits that hold 8 occur: they would come out black.
         colours = colours >> 8 if bits > 8 and colours.max() > _WHITE else colours
-        palette = _Palette(rgb_to_luminance(colours), first)
+        palette = _Palette(colours.astype(np.uint8), first)
     except Exception:  # noqa: BLE001, S110 - pydicom raises errors of any type, quoting raw values
         pass
     if palette is None:

@@ -133,28 +133,31 @@ class RegionMasks:
 
     Attributes:
         images: each [120, 160], bool: a box within which the fan is looked for in the pixels.
-        strips: [120, 160], bool: Doppler and M-mode boxes, kept whole.
+        strips: each [120, 160], bool: a Doppler or M-mode box, kept whole where it shows a trace.
+        are_of_header: False where the image must be looked for on the whole screen.
     """
 
     images: tuple[npt.NDArray[np.bool_], ...]
-    strips: npt.NDArray[np.bool_]
+    strips: tuple[npt.NDArray[np.bool_], ...]
+    are_of_header: bool
 
 
 def region_masks(regions: tuple[Region, ...], rows: int, columns: int) -> RegionMasks:
     """Draw the believable boxes; without one, the image is looked for on the whole screen."""
     images: list[npt.NDArray[np.bool_]] = []
-    strips = np.zeros((FRAME_ROWS, FRAME_COLUMNS), np.bool_)
+    strips: list[npt.NDArray[np.bool_]] = []
     for region in regions:
         if region.box is None:
             continue
         mask = _draw(region.box, rows, columns)
-        if region.spatial_format is SpatialFormat.TWO_DIMENSIONAL or mask.mean() > _STRIP_AREA_RATIO:
-            images.append(mask)
+        is_strip = region.spatial_format is not SpatialFormat.TWO_DIMENSIONAL
+        if is_strip and not _is_odd_strip(region, rows, columns):
+            strips.append(mask)
         else:
-            strips |= mask
-    if not images and not strips.any():
-        images.append(np.ones((FRAME_ROWS, FRAME_COLUMNS), np.bool_))
-    return RegionMasks(tuple(images), strips)
+            images.append(mask)
+    if images or strips:
+        return RegionMasks(tuple(images), tuple(strips), are_of_header=True)
+    return RegionMasks((np.ones((FRAME_ROWS, FRAME_COLUMNS), np.bool_),), (), are_of_header=False)
 
 
 def _draw(box: Box, rows: int, columns: int) -> npt.NDArray[np.bool_]:

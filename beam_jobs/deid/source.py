@@ -6,17 +6,18 @@ by one, still encoded.
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pydicom
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
-from pydicom.uid import UID, RLELossless
+from pydicom.uid import HEVCM10P51, HEVCMP51, UID, MPEGTransferSyntaxes, RLELossless
 
 from beam_jobs.deid.errors import RejectedError
 from beam_jobs.deid.quiet import quiet_pydicom
@@ -28,6 +29,9 @@ MAX_FRAME_SAMPLES: Final = 1 << 26
 
 MAX_FRAMES: Final = 36_000
 """Ten minutes at 60 frames a second."""
+
+MAX_FRAGMENTS: Final = 1 << 16
+"""Fragments of one video stream; 4 GB of it fit into one."""
 
 MAX_TOTAL_SAMPLES: Final = 1 << 36
 """Samples of all frames: 36,000 frames of 800 x 600 in colour are allowed, and not much more."""
@@ -43,6 +47,9 @@ _SEQUENCE_DELIMITER: Final = b"\xfe\xff\xdd\xe0"
 _CODESTREAM_STARTS: Final = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
 _CODESTREAM_END: Final = b"\xff\xd9"
 
+VIDEO_TRANSFER_SYNTAXES: Final = frozenset({*MPEGTransferSyntaxes, HEVCMP51, HEVCM10P51})
+"""One stream holds all frames of an instance (PS3.5 8.2.5 to 8.2.8, 10.9 to 10.17)."""
+
 _SAMPLES_PER_PIXEL: Final = {
     "MONOCHROME1": 1,
     "MONOCHROME2": 1,
@@ -50,6 +57,8 @@ _SAMPLES_PER_PIXEL: Final = {
     "RGB": 3,
     "YBR_FULL": 3,
     "YBR_FULL_422": 3,
+    "YBR_PARTIAL_422": 3,
+    "YBR_PARTIAL_420": 3,
     "YBR_ICT": 3,
     "YBR_RCT": 3,
 }
@@ -65,9 +74,20 @@ class PixelFormat:
     samples_per_pixel: int
     bits_allocated: int
     bits_stored: int
+    high_bit: int
     is_signed: bool
     photometric_interpretation: str
     is_planar: bool
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples of one frame."""
+        return self.rows * self.columns * self.samples_per_pixel
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a sample, in this machine's order of bytes."""
+        return np.dtype(f"{'i' if self.is_signed else 'u'}{self.bits_allocated // 8}")
 
 
 def read_pixel_format(ds: Dataset) -> PixelFormat:
@@ -79,13 +99,16 @@ def read_pixel_format(ds: Dataset) -> PixelFormat:
     """
     photometric_interpretation = text(ds, "PhotometricInterpretation").upper()
     bits_allocated = integer(ds, "BitsAllocated") or 0
+    bits_stored = integer(ds, "BitsStored") or bits_allocated
+    high_bit = integer(ds, "HighBit")
     pixels = PixelFormat(
         number_of_frames=declared if (declared := integer(ds, "NumberOfFrames")) is not None else 1,
         rows=integer(ds, "Rows") or 0,
         columns=integer(ds, "Columns") or 0,
         samples_per_pixel=integer(ds, "SamplesPerPixel") or 0,
         bits_allocated=bits_allocated,
-        bits_stored=integer(ds, "BitsStored") or bits_allocated,
+        bits_stored=bits_stored,
+        high_bit=bits_stored - 1 if high_bit is None else high_bit,
         is_signed=integer(ds, "PixelRepresentation") == 1,
         photometric_interpretation=photometric_interpretation,
         is_planar=integer(ds, "PlanarConfiguration") == 1,
@@ -94,17 +117,35 @@ def read_pixel_format(ds: Dataset) -> PixelFormat:
         min(pixels.number_of_frames, pixels.rows, pixels.columns) < 1
         or pixels.samples_per_pixel != _SAMPLES_PER_PIXEL.get(photometric_interpretation)
         or bits_allocated not in {8, 16}
-        or not 1 <= pixels.bits_stored <= bits_allocated
+        or not 1 <= bits_stored <= bits_allocated
+        or not bits_stored <= pixels.high_bit + 1 <= bits_allocated
     ):
         raise RejectedError(Reason.UNSUPPORTED_PIXELS)
-    frame_samples = pixels.rows * pixels.columns * pixels.samples_per_pixel
     if (
-        frame_samples > MAX_FRAME_SAMPLES
+        pixels.frame_samples > MAX_FRAME_SAMPLES
         or pixels.number_of_frames > MAX_FRAMES
-        or frame_samples * pixels.number_of_frames > MAX_TOTAL_SAMPLES
+        or pixels.frame_samples * pixels.number_of_frames > MAX_TOTAL_SAMPLES
     ):
         raise RejectedError(Reason.TOO_LARGE)
     return pixels
+
+
+def used_bits(samples: npt.NDArray[Any], pixels: PixelFormat) -> npt.NDArray[Any]:
+    """Drop bits that are no pixel's: old overlays are hidden there (PS3.3 C.9.2, retired).
+
+    Args:
+        samples: any shape, as they are stored.
+        pixels: which bits are used.
+
+    Returns:
+        The same shape and type, in this machine's order of bytes where anything was to be dropped.
+    """
+    if pixels.bits_stored == pixels.bits_allocated:
+        return samples
+    above, below = pixels.bits_allocated - 1 - pixels.high_bit, pixels.bits_allocated - pixels.bits_stored
+    # Shifting a signed number down keeps its sign.
+    shifted: npt.NDArray[Any] = (samples.astype(pixels.dtype) << above) >> below
+    return shifted
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +166,23 @@ class PixelSource:
 
     @property
     def is_encapsulated(self) -> bool:
-        """Whether each frame is a codestream of its own."""
+        """Whether the pixels lie in fragments, encoded."""
         return self.transfer_syntax.is_encapsulated
+
+    @property
+    def is_video(self) -> bool:
+        """Whether all frames are in one stream, and none can be decoded without those before it."""
+        return self.transfer_syntax in VIDEO_TRANSFER_SYNTAXES
 
     @property
     def is_subsampled(self) -> bool:
         """Whether native pixels share their colour in pairs; some that say so do not."""
         pixels = self.pixels
-        full = pixels.rows * pixels.columns * 3 * pixels.number_of_frames
-        return pixels.photometric_interpretation == "YBR_FULL_422" and self._place.length < full
+        return (
+            pixels.photometric_interpretation in {"YBR_FULL_422", "YBR_PARTIAL_422"}
+            and pixels.columns % 2 == 0
+            and self._place.length < pixels.frame_samples * pixels.number_of_frames
+        )
 
     @property
     def native_frame_bytes(self) -> int:
@@ -142,8 +191,11 @@ class PixelSource:
         samples = 2 if self.is_subsampled else pixels.samples_per_pixel
         return pixels.rows * pixels.columns * samples * pixels.bits_allocated // 8
 
-    def frames(self) -> Iterator[bytes]:
-        """Read the declared frames, one at a time and still encoded.
+    def frames(self, places: Collection[int] | None = None) -> Iterator[bytes]:
+        """Read the declared frames, one at a time and still encoded; of any source but video.
+
+        Args:
+            places: which frames, in their order; None for all.
 
         Raises:
             RejectedError: TRUNCATED_PIXELS where they end too early, CORRUPT_PIXELS where their
@@ -152,12 +204,24 @@ class PixelSource:
         with self._place.open() as file:
             file.seek(self._place.offset)
             frames = self._encapsulated_frames(file) if self.is_encapsulated else self._native_frames(file)
-            count = 0
-            for frame in islice(frames, self.pixels.number_of_frames):
-                count += 1
-                yield frame
-        if count < self.pixels.number_of_frames:
-            raise RejectedError(Reason.TRUNCATED_PIXELS)
+            declared = range(self.pixels.number_of_frames)
+            wanted = declared if places is None else frozenset(places)
+            last = max(wanted, default=-1)
+            found = -1
+            for found, frame in zip(declared, frames, strict=False):
+                if found in wanted:
+                    yield frame
+                if found >= last:
+                    return
+        raise RejectedError(Reason.TRUNCATED_PIXELS)
+
+    def stream(self) -> AbstractContextManager[io.RawIOBase]:
+        """Open the fragments as one stream, as video lies in them (PS3.5 A.4.5).
+
+        Raises:
+            RejectedError: TRUNCATED_PIXELS or CORRUPT_PIXELS where the encapsulation is broken.
+        """
+        return _FragmentStream(self._place)
 
     def _native_frames(self, file: BinaryIO) -> Iterator[bytes]:
         size = self.native_frame_bytes
@@ -233,6 +297,80 @@ def locate_pixels(ds: Dataset, transfer_syntax: UID, pixels: PixelFormat) -> Pix
         is_swapped=is_big_endian and place.vr == "OW" and pixels.bits_allocated == 8,
         _place=place,
     )
+
+
+class _FragmentStream(io.RawIOBase):
+    """Fragments joined: readable and seekable, nothing of them is held."""
+
+    def __init__(self, place: "_Place") -> None:
+        self._opened = place.open()
+        self._file = self._opened.__enter__()
+        self._file.seek(place.offset)
+        self._fragments = list(_fragment_places(self._file))
+        self._length = sum(length for _, length in self._fragments)
+        self._position = 0
+
+    def close(self) -> None:
+        if not self.closed:
+            self._opened.__exit__(None, None, None)
+        super().close()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
+        self._position = max(start + offset, 0)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._length if size < 0 else size
+        parts: list[bytes] = []
+        begin = 0
+        for offset, length in self._fragments:
+            inside = self._position - begin
+            if wanted and 0 <= inside < length:
+                self._file.seek(offset + inside)
+                parts.append(self._file.read(min(wanted, length - inside)))
+                self._position += len(parts[-1])
+                wanted -= len(parts[-1])
+            begin += length
+        return b"".join(parts)
+
+
+def _fragment_places(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """List where fragments begin and how long they are, without the offset table."""
+    end = _size(file)
+    is_offset_table = True
+    for _ in range(MAX_FRAGMENTS):
+        header = file.read(8)
+        if not header or header[:4] == _SEQUENCE_DELIMITER:
+            return
+        if len(header) < 8:
+            raise RejectedError(Reason.TRUNCATED_PIXELS)
+        (length,) = struct.unpack("<L", header[4:])
+        if header[:4] != _ITEM:
+            raise RejectedError(Reason.CORRUPT_PIXELS)
+        if file.tell() + length > end:
+            raise RejectedError(Reason.TRUNCATED_PIXELS)
+        if not is_offset_table and length:
+            yield file.tell(), length
+        is_offset_table = False
+        file.seek(length, io.SEEK_CUR)
+    raise RejectedError(Reason.TOO_LARGE)
+
+
+def _size(file: BinaryIO) -> int:
+    here = file.tell()
+    end = file.seek(0, io.SEEK_END)
+    file.seek(here)
+    return end
 
 
 class _Place(NamedTuple):

@@ -94,11 +94,22 @@ def test_each_of_two_images_is_found() -> None:
 def test_a_doppler_strip_is_kept_whole_beside_the_image() -> None:
     pixels = speckle_cine(5)
     pixels[:, 200:] = 7
+    pixels[:, 230:260] = np.random.default_rng(1).integers(1, 200, (30, 400), np.uint8)
     burn_in(pixels[0], MARK, 5, 2)
     items = [region(0, 0, 399, 189), region(0, 200, 399, 299, spatial_format=3, data_type=3)]
     frames = flatten(pixels, regions=items)
-    assert (frames[:, 80:] == 7).all()
+    assert frames[:, 80:].all()
     assert not frames[:, :6].any()
+
+
+def test_a_strip_that_shows_no_trace_is_blanked() -> None:
+    pixels = speckle_cine(5)
+    for frame in pixels:
+        burn_in(frame, MARK * 2, 5, 2, 24)
+    items = [region(0, 40, 399, 299), region(0, 0, 399, 38, spatial_format=3, data_type=3)]
+    frames = flatten(pixels, regions=items)
+    assert not frames[:, :14].any()
+    assert kept_of_sector(frames) > 0.9
 
 
 def test_a_screen_of_text_has_no_image() -> None:
@@ -123,11 +134,11 @@ def test_a_keep_mask_is_one_for_all_frames_and_within_the_regions() -> None:
     inside = np.zeros((FRAME_ROWS, FRAME_COLUMNS), bool)
     inside[:, 20:140] = True
     nothing = np.zeros_like(inside)
-    keep = keep_mask(frames, RegionMasks((inside,), nothing))
+    keep = keep_mask(frames, RegionMasks((inside,), (), are_of_header=True))
     assert keep.shape == (FRAME_ROWS, FRAME_COLUMNS)
     assert not (keep & ~inside).any()
     with pytest.raises(RejectedError):
-        keep_mask(frames, RegionMasks((nothing,), nothing))
+        keep_mask(frames, RegionMasks((nothing,), (), are_of_header=True))
 
 
 # Where text is burned in on the real screens: rows from and to, columns from and to, of 120 x 160.

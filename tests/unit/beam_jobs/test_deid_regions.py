@@ -1,6 +1,7 @@
 import pytest
+from pydicom import Dataset
 
-from beam_jobs.deid.regions import Box, read_regions, region_masks
+from beam_jobs.deid.regions import Box, need_review, read_regions, region_masks
 from tests.made_files import header, region
 
 
@@ -49,19 +50,38 @@ def test_regions_that_show_no_inside_of_the_patient_are_left_out(spatial_format:
 def test_a_strip_is_kept_as_its_rectangle() -> None:
     ds = header(regions=[region(0, 0, 799, 199), region(0, 300, 799, 599, spatial_format=3, data_type=3)])
     masks = region_masks(read_regions(ds, 600, 800), 600, 800)
-    assert masks.strips[60:].all()
-    assert not masks.strips[:60].any()
+    (strip,) = masks.strips
+    assert strip[60:].all()
+    assert not strip[:60].any()
+    assert masks.are_of_header
     assert [int(image.sum()) for image in masks.images] == [40 * 160]
 
 
 def test_a_strip_over_the_whole_screen_is_looked_through_for_an_image() -> None:
     ds = header(regions=[region(0, 0, 799, 599, spatial_format=2)])
     masks = region_masks(read_regions(ds, 600, 800), 600, 800)
-    assert not masks.strips.any()
+    assert not masks.strips
     assert [image.all() for image in masks.images] == [True]
 
 
 def test_without_a_box_the_whole_screen_is_looked_through() -> None:
     masks = region_masks(read_regions(header(), 600, 800), 600, 800)
-    assert not masks.strips.any()
+    assert not masks.strips
+    assert not masks.are_of_header
     assert [image.all() for image in masks.images] == [True]
+
+
+@pytest.mark.parametrize(
+    ("items", "is_odd"),
+    [
+        ([region(0, 0, 799, 599)], False),
+        ([region(0, 0, 800, 600)], False),  # clamped
+        ([region(10, 20, 799, 199), region(0, 300, 799, 599, spatial_format=3)], False),
+        ([], True),
+        ([region(0, 0, 799, 599, spatial_format=4)], True),  # graphics only
+        ([region(0, 0, 799, 599), region(0, 0, 1999, 599)], True),  # one of them lies
+        ([region(0, 0, 799, 599, spatial_format=2)], True),  # a strip as large as the screen
+    ],
+)
+def test_odd_or_missing_regions_call_for_a_review(items: list[Dataset], is_odd: bool) -> None:
+    assert need_review(read_regions(header(regions=items), 600, 800), 600, 800) is is_odd
