@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from echo_models.backend import has_gpu
 from echo_models.errors import BundleError
 from echo_models.manifest import CARD, MANIFEST, MODEL, Interval, Manifest, Mask, sha256_of, verify
 from echo_models.preprocessing import shrink, to_input
@@ -69,7 +70,7 @@ class Bundle:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive; received {batch_size}")
-        if not keras.distribution.list_devices("gpu"):
+        if not has_gpu():
             batch_size = min(batch_size, CPU_BATCH)
         inputs = to_input(shrink(frames, self.manifest.rows, self.manifest.columns))
         # Nothing is given as one empty batch: its result has the shape that is promised.

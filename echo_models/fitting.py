@@ -1,21 +1,21 @@
 """The training loop every supervised network shares: schedule, steps, early stopping, checkpoints."""
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
 from echo_models.augment import Augmentation
+from echo_models.checkpoints import Checkpoint
 from echo_models.datasets import Examples
 from echo_models.errors import TrainingError
-from echo_models.networks import Preset
+from echo_models.networks import Preset, logits_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,11 @@ class Step:
 
 OnStep = Callable[[Step], None]
 
+_LOSSES: Final = {
+    "binary_crossentropy": keras.losses.BinaryCrossentropy,
+    "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
+}
+
 
 def _silent(step: Step) -> None:
     """Report nothing."""
@@ -100,8 +105,8 @@ def fit(
     """Train a model; a run that was killed goes on from its last whole epoch.
 
     Args:
-        model: compiled here, with Adam.
-        loss: Keras' name of a cross-entropy of probabilities.
+        model: gives probabilities; learns with Adam.
+        loss: Keras' name of a cross-entropy.
         train: what it learns from.
         validation: what early stopping looks at.
         stage: names schedule, log and checkpoint.
@@ -115,18 +120,21 @@ def fit(
         TrainingError: if the loss is no longer finite.
     """
     schedule = schedule or run.schedules[stage]
-    model.compile(keras.optimizers.Adam(schedule.learning_rate), loss)
-    model.optimizer.build(model.trainable_variables)
-    checkpoint = _Checkpoint(run.folder, stage, model)
-    log, best = checkpoint.restore()
+    # From logits: the logarithm of a probability that has come to 0 or 1 has no slope on every backend.
+    learner = logits_of(model)
+    optimizer = keras.optimizers.Adam(schedule.learning_rate)
+    learner.compile(optimizer, _LOSSES[loss](from_logits=True))
+    optimizer.build(learner.trainable_variables)
+    checkpoint = Checkpoint(run.folder, stage, [*learner.variables, *optimizer.variables])
+    log, best = checkpoint.restore() or ([], model.get_weights())
     while not _finished(log, schedule):
         epoch = len(log)
         learning_rate = schedule.learning_rate * schedule.decay**epoch
-        model.optimizer.learning_rate = learning_rate
+        optimizer.learning_rate = learning_rate
         steps = max(1, len(train) // schedule.batch_size)
         losses: list[float] = []
         for inputs, targets in _batches(train, schedule, (run.seed, epoch)):
-            losses.append(_step(model, inputs, targets))
+            losses.append(_step(learner, inputs, targets))
             run.on_step(Step(stage, epoch + 1, schedule.epochs, len(losses), steps, float(np.mean(losses))))
         value = float(np.mean(losses))
         validation_value = loss_on(model, loss, validation)
@@ -213,48 +221,3 @@ def _outputs(
         padding = [(0, batch_size - len(inputs)), *[(0, 0)] * (inputs.ndim - 1)]
         outputs = model.predict_on_batch(np.pad(inputs, padding))[: len(inputs)]
         yield np.asarray(outputs, np.float32), targets
-
-
-class _Checkpoint:
-    """The state of a stage after its last whole epoch: all variables, the best weights, the log."""
-
-    def __init__(self, folder: Path | None, stage: str, model: keras.Model) -> None:
-        self._path = None if folder is None else folder / f"{stage}.npz"
-        self._model = model
-
-    def _variables(self) -> list[Any]:
-        # Those of the model include the states of its random generators: dropout goes on as it would have.
-        return [*self._model.variables, *self._model.optimizer.variables]
-
-    def restore(self) -> tuple[list[dict[str, Any]], list[Any]]:
-        """Bring the model back to where it was.
-
-        Returns:
-            the log so far, and the best weights; empty and the model's own where nothing was kept.
-        """
-        if self._path is None or not self._path.exists():
-            return [], self._model.get_weights()
-        with np.load(self._path) as stored:
-            variables = self._variables()
-            for index, variable in enumerate(variables):
-                variable.assign(stored[f"variable_{index}"])
-            best = [stored[f"best_{index}"] for index in range(len(self._model.weights))]
-            return json.loads(str(stored["log"])), best
-
-    def keep(self, log: list[dict[str, Any]], best: list[Any]) -> None:
-        """Replace what was kept, so that a kill leaves the old or the new, whole."""
-        if self._path is None:
-            return
-        arrays = {f"variable_{index}": np.asarray(value) for index, value in enumerate(self._variables())}
-        arrays |= {f"best_{index}": value for index, value in enumerate(best)}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f".{self._path.name}")
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, log=np.array(json.dumps(log)), **arrays)
-        temporary.replace(self._path)
-        _write_csv(self._path.with_suffix(".csv"), log)
-
-
-def _write_csv(path: Path, log: Sequence[Mapping[str, Any]]) -> None:
-    lines = [",".join(log[0]), *(",".join(str(value) for value in entry.values()) for entry in log)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ Reads from top to bottom: config, model, step, loop.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import keras
@@ -12,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from echo_models.backend import differentiate, require_backend, run_step
+from echo_models.checkpoints import Checkpoint
 from echo_models.errors import DatasetError, TrainingError
 from echo_models.fitting import OnStep, Step
 from echo_models.losses import feature_matching_loss, generated_loss, real_loss, supervised_loss
@@ -65,20 +68,14 @@ class SemiSupervisedGan(keras.Model):
     """A classifier that also learns from unlabeled frames, by telling them from generated ones.
 
     `fit` on batches ((labeled frames, unlabeled frames), labels); frames [N, 110, 110, 1], float32,
-    -1 to 1. The losses are written in `keras.ops`; taking gradients of two networks in one step is
-    each backend's own business, and here is TensorFlow's.
+    -1 to 1. Runs on TensorFlow and on JAX: see `echo_models.backend`.
 
     Raises:
         TrainingError: if Keras runs on another backend.
     """
 
     def __init__(self, preset: Preset, classes: int, *, seed: int = 0, **kwargs: Any) -> None:
-        # Here and not in `train_step`: other backends call that with other arguments.
-        if keras.backend.backend() != "tensorflow":
-            raise TrainingError(
-                "SemiSupervisedGan takes its gradients with TensorFlow; "
-                f"Keras runs on {keras.backend.backend()}. Set KERAS_BACKEND=tensorflow"
-            )
+        require_backend()
         super().__init__(**kwargs)
         self.generator = build_generator(preset)
         self.discriminator = build_discriminator(preset, classes)
@@ -95,11 +92,7 @@ class SemiSupervisedGan(keras.Model):
 
     def compile(self, schedule: GanSchedule) -> None:
         """Give each network its own Adam."""
-        super().compile()
-        self.discriminator_optimizer = keras.optimizers.Adam(schedule.learning_rate, beta_1=schedule.beta_1)
-        self.generator_optimizer = keras.optimizers.Adam(schedule.learning_rate, beta_1=schedule.beta_1)
-        self.discriminator_optimizer.build(self.discriminator.trainable_variables)
-        self.generator_optimizer.build(self.generator.trainable_variables)
+        super().compile(optimizer=_AdamPair(schedule, self.discriminator, self.generator))
 
     def call(self, frames: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """Classify frames: [N, 110, 110, 1] to logits [N, K]."""
@@ -140,28 +133,55 @@ class SemiSupervisedGan(keras.Model):
         of_unlabeled = self.discriminator(unlabeled, training=True)
         return feature_matching_loss(of_generated["features"], of_unlabeled["features"])
 
-    def train_step(self, data: Any) -> dict[str, keras.KerasTensor]:
+    def train_step(self, *arguments: Any) -> Any:
         """Learn from one batch: one step of the discriminator, then one of the generator."""
-        import tensorflow as tf  # noqa: PLC0415 - the one place where a backend is named
+        return run_step(self, self._learn, arguments)
 
+    def _learn(self, data: Any) -> dict[str, keras.KerasTensor]:
         (labeled, unlabeled), labels, _ = keras.utils.unpack_x_y_sample_weight(data)
         count = ops.shape(unlabeled)[0]
         generated = self.generator(self.draw_noise(count), training=True)
-        with tf.GradientTape() as tape:
+
+        def of_discriminator() -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor]]:
             losses = self.discriminator_losses(labeled, labels, unlabeled, generated)
-            total = losses["supervised"] + losses["unsupervised"] + losses["generated"]
+            return losses["supervised"] + losses["unsupervised"] + losses["generated"], losses
+
         weights = self.discriminator.trainable_variables
-        self.discriminator_optimizer.apply(tape.gradient(total, weights), weights)
+        losses, gradients = differentiate(of_discriminator, weights, self.variables)
+        self.optimizer.discriminator.apply(gradients, weights)
 
         noise = self.draw_noise(count)
-        with tf.GradientTape() as tape:
-            losses["matching"] = self.generator_loss(noise, unlabeled)
-        weights = self.generator.trainable_variables
-        self.generator_optimizer.apply(tape.gradient(losses["matching"], weights), weights)
 
+        def of_generator() -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor]]:
+            loss = self.generator_loss(noise, unlabeled)
+            return loss, {"matching": loss}
+
+        weights = self.generator.trainable_variables
+        matching, gradients = differentiate(of_generator, weights, self.variables)
+        self.optimizer.generator.apply(gradients, weights)
+
+        losses |= matching
         for name, tracker in self._trackers.items():
             tracker.update_state(losses[name])
         return {name: tracker.result() for name, tracker in self._trackers.items()}
+
+
+class _AdamPair(keras.optimizers.Optimizer):
+    """Two Adams, one for each network, whose state Keras' trainers carry as that of one optimizer."""
+
+    def __init__(self, schedule: GanSchedule, discriminator: keras.Model, generator: keras.Model) -> None:
+        super().__init__(schedule.learning_rate)
+        self.discriminator, self.generator = (
+            keras.optimizers.Adam(schedule.learning_rate, beta_1=schedule.beta_1) for _ in range(2)
+        )
+        self.discriminator.build(discriminator.trainable_variables)
+        self.generator.build(generator.trainable_variables)
+        self.built = True  # both are
+
+    @property
+    def variables(self) -> list[Any]:
+        """List the state of both."""
+        return [*self.discriminator.variables, *self.generator.variables]
 
 
 # --- loop -------------------------------------------------------------------------------------------
@@ -191,6 +211,7 @@ def train_gan(
     preset: str | Preset = "small",
     schedule: GanSchedule | None = None,
     seed: int = 0,
+    folder: Path | None = None,
     on_step: OnStep | None = None,
     on_epoch: Callable[[int, SemiSupervisedGan], None] | None = None,
 ) -> TrainedGan:
@@ -204,12 +225,14 @@ def train_gan(
         preset: widths.
         schedule: None for the preset's, the small one's for other widths.
         seed: of weights, noise, order and dropout.
+        folder: where its log (CSV) and its checkpoint are, from which a run that was killed goes on;
+            None for neither.
         on_step: called after each step; the loss is the supervised one.
         on_epoch: called after each epoch with its number from 1 and the model.
 
     Raises:
         DatasetError: if there are no labeled or no unlabeled frames, or a label is not a class.
-        TrainingError: if a loss is no longer finite, or Keras does not run on TensorFlow.
+        TrainingError: if a loss is no longer finite, or Keras runs on a backend it does not know.
     """
     _check(labeled, labels, unlabeled, classes)
     if schedule is None:
@@ -218,8 +241,9 @@ def train_gan(
     gan = SemiSupervisedGan(PRESETS[preset] if isinstance(preset, str) else preset, classes, seed=seed)
     gan.compile(schedule)
     labeled, unlabeled = (shrink(frames, GAN_SIZE, GAN_SIZE) for frames in (labeled, unlabeled))
-    log = []
-    for epoch in range(schedule.epochs):
+    checkpoint = Checkpoint(folder, "gan", [*gan.variables, *gan.optimizer.variables])
+    log, _ = checkpoint.restore() or ([], [])
+    for epoch in range(len(log), schedule.epochs):
         steps = []
         batches = _Batches(labeled, labels, unlabeled, schedule, np.random.default_rng((seed, epoch)))
         for inputs, targets in batches:
@@ -234,6 +258,7 @@ def train_gan(
                 "Train with a smaller learning rate or another seed"
             )
         log.append({"epoch": float(epoch + 1), **means})
+        checkpoint.keep(log)
         if on_epoch is not None:
             on_epoch(epoch + 1, gan)
     return TrainedGan(build_discriminator_classifier(gan.discriminator), gan.generator, log)

@@ -145,7 +145,14 @@ def _unet_pair(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
 
 
 def build_view_classifier(
-    preset: Preset, pooling: Pooling = "average", classes: int = len(VIEWS), name: str = "view_classifier"
+    preset: Preset,
+    pooling: Pooling = "average",
+    classes: int = len(VIEWS),
+    name: str = "view_classifier",
+    *,
+    rows: int = ROWS,
+    columns: int = COLUMNS,
+    first_kernel: int = 3,
 ) -> keras.Model:
     """Build the VGG-like CNN that names the view (paper, Methods, "View classification").
 
@@ -154,18 +161,21 @@ def build_view_classifier(
         classes: how many views.
         name: of the model; members of an ensemble need different ones.
         pooling: "max" for plain frames, "average" for frames masked by their field of view.
+        rows: height of the frames (paper, "resolution study").
+        columns: width of the frames.
+        first_kernel: size of the filters of the first pair; the paper has 7 at 240 x 320.
 
     Input shape:
-        [N, 120, 160, 1], float32, 0 to 1.
+        [N, rows, columns, 1], float32, 0 to 1.
 
     Output shape:
         [N, classes], float32 probabilities.
     """
-    frames = keras.Input((ROWS, COLUMNS, 1), name="frames")
-    x = _convolutions(_stem(frames, preset), preset, pooling)
+    frames = keras.Input((rows, columns, 1), name="frames")
+    x = _convolutions(_stem(frames, preset), preset, pooling, first_kernel)
     x = _dense_layers(x, preset, l2=preset.view_l2, dropout=preset.view_dropout)
-    probabilities = layers.Dense(classes, activation="softmax", name="probabilities")(x)
-    return keras.Model(frames, probabilities, name=name)
+    logits = layers.Dense(classes, name="logits")(x)
+    return keras.Model(frames, layers.Softmax(name="probabilities")(logits), name=name)
 
 
 def build_ensemble(members: Sequence[keras.Model], name: str = "ensemble") -> keras.Model:
@@ -210,7 +220,8 @@ def build_hypertrophy_classifier(
     frames = keras.Input((ROWS, COLUMNS, 1), name="frames")
     x = _convolutions(_stem(frames, preset), preset, "average")
     x = _dense_layers(x, preset, l2=preset.hypertrophy_l2, dropout=preset.hypertrophy_dropout)
-    model = keras.Model(frames, layers.Dense(1, activation="sigmoid", name="probability")(x), name=name)
+    logit = layers.Dense(1, name="logit")(x)
+    model = keras.Model(frames, layers.Activation("sigmoid", name="probability")(logit), name=name)
     if views is not None:
         for layer in convolution_layers(model):
             layer.set_weights(views.get_layer(layer.name).get_weights())
@@ -222,20 +233,41 @@ def convolution_layers(classifier: keras.Model) -> list[keras.Layer]:
     return [layer for layer in classifier.layers if layer.name.startswith("conv")]
 
 
+def logits_of(model: keras.Model) -> keras.Model:
+    """Give the same network without its last layer, which turns logits into probabilities.
+
+    Both share every weight: training the one trains the other.
+
+    Raises:
+        ValueError: if the last layer does more than that.
+    """
+    last = model.layers[-1]
+    if not isinstance(last, layers.Softmax | layers.Activation):
+        raise ValueError(
+            f"a network to train ends in a layer that only turns logits into probabilities; {model.name} "
+            f"ends in {type(last).__name__}. Give its last activation a layer of its own"
+        )
+    return keras.Model(model.input, last.input, name=f"{model.name}_logits")
+
+
 def _stem(frames: keras.KerasTensor, preset: Preset) -> keras.KerasTensor:
     return layers.AveragePooling2D(preset.stem_pool, name="stem")(frames) if preset.stem_pool > 1 else frames
 
 
-def _convolutions(x: keras.KerasTensor, preset: Preset, pooling: Pooling) -> keras.KerasTensor:
+def _convolutions(
+    x: keras.KerasTensor, preset: Preset, pooling: Pooling, first_kernel: int = 3
+) -> keras.KerasTensor:
     pool = layers.MaxPooling2D if pooling == "max" else layers.AveragePooling2D
     for block, filters in enumerate(preset.cnn_filters, start=1):
+        kernel = first_kernel if block == 1 else 3
         for place in "ab":
-            x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=f"conv{block}{place}")(x)
+            x = layers.Conv2D(filters, kernel, padding="same", use_bias=False, name=f"conv{block}{place}")(x)
             x = layers.BatchNormalization(
                 momentum=preset.batch_norm_momentum, name=f"conv{block}{place}_normalization"
             )(x)
             x = layers.ReLU()(x)
-        x = pool(2)(x)
+        if min(x.shape[1:3]) > 1:  # a frame of 15 x 20 is a single row after three
+            x = pool(2)(x)
     return layers.Flatten()(x)
 
 

@@ -234,6 +234,7 @@ class Workshop:
             preset=order.preset,
             schedule=schedule,
             seed=order.seed,
+            folder=order.folder,
             on_step=run.on_step,
         )
         predicted = classify(gan.classifier, _masked(data.test)).argmax(axis=1)

@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -126,6 +127,30 @@ def test_losses_that_are_not_finite_stop_the_training() -> None:
 
 
 def test_another_backend_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(TrainingError, match="Keras runs on jax"):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with pytest.raises(TrainingError, match="Keras runs on torch"):
         SemiSupervisedGan(TOY_PRESET, 2)
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_killed_training_goes_on_and_ends_after_as_many_epochs(tmp_path: Path) -> None:
+    frames, labels = frames_and_labels(subjects=4)
+    schedule = GanSchedule(epochs=3, batch_size=4, learning_rate=0.001, max_steps=2)
+    arguments = {"preset": TOY_PRESET, "schedule": schedule, "seed": 5}
+    whole = train_gan(frames, labels, frames, **arguments)
+
+    def kill(step: Step) -> None:
+        if (step.epoch, step.step) == (2, 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_gan(frames, labels, frames, folder=tmp_path, on_step=kill, **arguments)
+    steps: list[Step] = []
+    resumed = train_gan(frames, labels, frames, folder=tmp_path, on_step=steps.append, **arguments)
+    assert [step.epoch for step in steps] == [2, 2, 3, 3]
+    assert [entry["epoch"] for entry in resumed.log] == [1, 2, 3]
+    for ours, theirs in zip(resumed.log, whole.log, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    lines = (tmp_path / "gan.csv").read_text().splitlines()
+    assert lines[0].startswith("epoch,supervised,unsupervised,generated,matching,")
+    assert len(lines) == 1 + 3
