@@ -8,6 +8,7 @@
     │   ├── UnsupportedSystemError  this system cannot do what is configured
     │   ├── SpoolLockedError        another listener receives into this spool
     │   ├── LedgerVersionError      the ledger was made by a newer release
+    │   ├── JobRunningError         a job of this name is running already
     │   └── PeerNotFoundError       no such peer is configured
     ├── RetryLaterError             answer "out of resources": the sender tries again
     │   ├── SpoolUnavailableError   the instance cannot be written now
@@ -78,6 +79,10 @@ class UnsupportedSystemError(StartRefusedError):
 
 class SpoolLockedError(StartRefusedError):
     """Another process receives into the same spool."""
+
+
+class JobRunningError(StartRefusedError):
+    """A job of this name is running already."""
 
 
 class PeerNotFoundError(StartRefusedError):
