@@ -27,13 +27,23 @@ VERBS: Final = {
     "studies": Verb(
         "dicom_listener.verbs.studies", "studies", "Show where each study is; retry a failed one."
     ),
+    "commitments": Verb(
+        "dicom_listener.verbs.commitments",
+        "commitments",
+        "Show requests of storage commitment; report one again.",
+    ),
     "query": Verb("beam_jobs.verbs.query", "query", "Run one SQL statement over the results."),
+    "audit": Verb("beam_jobs.verbs.audit", "audit", "Show what was done to a study's headers and pixels."),
+    "erase": Verb("beam_jobs.verbs.erase", "erase", "Erase a subject, and say which models saw it."),
     "reidentify": Verb(
         "beam_jobs.verbs.reidentify", "reidentify", "Find the patient behind a key, with key file and ledger."
     ),
     "retrain": Verb("beam_jobs.verbs.retrain", "retrain", "Build the pool, retrain, promote if better."),
     "models": Verb("echo_models.verbs", "models", "List, show, promote and roll back models."),
     "train": Verb("echo_models.verbs", "train", "Train one model on the phantom from a seed."),
+    "experiment": Verb(
+        "echo_models.experiments.verb", "experiment", "Repeat a comparison of the paper, and report it."
+    ),
     "phantom": Verb("beam_jobs.verbs.phantom", "phantom", "Write synthetic frames or DICOM studies."),
     "demo": Verb("beam_jobs.verbs.demo", "demo", "Send real clips through everything and show the result."),
     "doctor": Verb("beam_jobs.verbs.doctor", "doctor", "Check the set-up and say what to do."),

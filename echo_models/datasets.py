@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from echo_models.augment import Augmentation, disturb_masks, jitter, move
 from echo_models.errors import DatasetError
-from echo_models.preprocessing import COLUMNS, apply_mask, to_input
+from echo_models.preprocessing import COLUMNS, ROWS, apply_mask, to_input
 from echo_models.views import VIEWS
 
 SUBJECTS_PER_BLOCK: Final = 4
@@ -36,6 +36,8 @@ class Plan:
         lvh_ratio: share of the subjects with hypertrophy. The paper has one in five.
         severity: strength of the artefacts, 1 for the usual.
         any_phase: clips begin anywhere in the beat; else at end-diastole, as a stored clip does.
+        rows: height of the frames.
+        columns: width of the frames.
     """
 
     seed: int
@@ -46,6 +48,8 @@ class Plan:
     lvh_ratio: float = 0.5
     severity: float = 1.0
     any_phase: bool = True
+    rows: int = ROWS
+    columns: int = COLUMNS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,6 +175,8 @@ def _render_block(block: tuple[Plan, int]) -> LabeledFrames:
         lvh_ratio=plan.lvh_ratio,
         severity=plan.severity,
         any_phase=plan.any_phase,
+        rows=plan.rows,
+        columns=plan.columns,
     ):
         count = len(clip.frames)
         subject = numbers.setdefault(clip.subject_id, first_subject + len(numbers))

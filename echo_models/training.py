@@ -6,7 +6,7 @@ differs it says why.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -163,13 +163,24 @@ def train_views(data: Split, run: Run, members: int = ENSEMBLE_SIZE) -> Trained:
             run=dataclasses.replace(run, seed=seed),
         )
         models.append(model)
-    ensemble = build_ensemble(models)
-    predicted = predict(ensemble, test).argmax(axis=1)
+    classifier = build_ensemble(models) if members > 1 else models[0]
+    predicted = predict(classifier, test).argmax(axis=1)
     metrics = measure_classes(data.test.views, predicted, data.test.subjects, VIEWS)
-    return Trained("view", ensemble, VIEWS, "fov", metrics, log)
+    return Trained("view", classifier, VIEWS, "fov", metrics, log)
 
 
-def train_hypertrophy(data: Split, run: Run, views: keras.Model | None) -> Trained:
+AfterStage = Callable[[str, keras.Model, list[dict[str, Any]]], None]
+"""Takes a stage's name, the model as it is then, and the log so far."""
+
+
+def train_hypertrophy(
+    data: Split,
+    run: Run,
+    views: keras.Model | None,
+    *,
+    segmented: bool = True,
+    after_stage: AfterStage | None = None,
+) -> Trained:
     """Train a CNN to tell hypertrophy in a4c frames masked by their left ventricle (paper, "LVH").
 
     Args:
@@ -177,6 +188,8 @@ def train_hypertrophy(data: Split, run: Run, views: keras.Model | None) -> Train
         run: how.
         views: the view classifier whose convolutions it starts from; of an ensemble, the first member.
             None for random ones, from which the paper's failed to learn.
+        segmented: mask frames by their left ventricle; else by their field of view only.
+        after_stage: called after each of the two stages.
 
     Raises:
         DatasetError: if the data has no such frames.
@@ -185,7 +198,12 @@ def train_hypertrophy(data: Split, run: Run, views: keras.Model | None) -> Train
     test_frames = data.test.take(data.test.views == VIEWS.index(A4C))
     parts = [_a4c_with_ventricle(data.train), _a4c_with_ventricle(data.validation), test_frames]
     train, validation, test = (
-        Examples(part.frames, part.lv_masks, part.hypertrophy.astype(np.int64)) for part in parts
+        Examples(
+            part.frames,
+            part.lv_masks if segmented else part.fov_masks,
+            part.hypertrophy.astype(np.int64),
+        )
+        for part in parts
     )
     keras.utils.set_random_seed(run.seed)
     model = build_hypertrophy_classifier(run.preset, views=None if views is None else first_member(views))
@@ -193,17 +211,19 @@ def train_hypertrophy(data: Split, run: Run, views: keras.Model | None) -> Train
     # Stage 1: the dense layers learn; the convolutions stay as the view classifier's.
     # Stage 2: the convolutions learn; the dense layers stay.
     # Both: binary cross-entropy, -mean of y log p + (1 - y) log(1 - p).
-    log = []
+    log: list[dict[str, Any]] = []
     for stage, convolutions_learn in (("lvh_stage1", views is None), ("lvh_stage2", True)):
         for layer in model.layers:
             layer.trainable = convolutions_learn if layer in convolutions else stage == "lvh_stage1"
         log += fit(model, "binary_crossentropy", train, validation, stage=stage, run=run)
+        if after_stage is not None:
+            after_stage(stage, model, log)
     predicted = (predict(model, test)[:, 0] > 0.5).astype(np.int64)
     classes = ("normal", "lvh")
     metrics = measure_classes(
         test_frames.hypertrophy.astype(np.int64), predicted, test_frames.subjects, classes
     )
-    return Trained("lvh", model, classes, "lv", metrics, log)
+    return Trained("lvh", model, classes, "lv" if segmented else "fov", metrics, log)
 
 
 def first_member(views: keras.Model) -> keras.Model:

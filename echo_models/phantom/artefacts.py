@@ -72,10 +72,10 @@ def draw_artefacts(
     shape = (across.size, ranges_mm.size)
     gain = np.zeros(shape, np.float32)
     # Poor contact and obliquity at the flanks, seldom the same on both sides.
-    centre = rng.normal(0, 0.18) * severity
+    centre = rng.normal(0, 0.25) * severity
     for side in (-1, 1):
-        loss = severity * rng.gamma(1.5, 14)
-        start = rng.uniform(0.15, 0.9)
+        loss = severity * rng.gamma(1.5, 18)
+        start = rng.uniform(0.0, 0.9)
         gain -= (
             loss
             * np.clip((side * (across - centre) - start) / (1 - start + 0.2), 0, None) ** 1.5

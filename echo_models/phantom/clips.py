@@ -119,6 +119,8 @@ def generate_frames(
     lvh_ratio: float = LVH_SHARE,
     severity: float = 1.0,
     any_phase: bool = True,
+    rows: int = 120,
+    columns: int = 160,
 ) -> Iterator[PhantomClip]:
     """Scan many subjects: the training source.
 
@@ -134,6 +136,8 @@ def generate_frames(
         severity: Strength of scatter and artefacts.
         any_phase: Start clips anywhere in the beat; False starts at end-diastole as the paper's first two
             frames do (paper, Methods, "LVH").
+        rows: Height of the raster.
+        columns: Width of the raster.
 
     Yields:
         Clips, all of a subject before the next one's.
@@ -158,6 +162,8 @@ def generate_frames(
                     view,
                     seed=clip,
                     number_of_frames=frames_per_clip,
+                    rows=rows,
+                    columns=columns,
                     severity=severity,
                     start_phase=float(rng.random()) if any_phase else None,
                 )

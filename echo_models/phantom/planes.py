@@ -7,7 +7,7 @@ the direction of its middle beam, and the direction that is shown to the right.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -175,8 +175,23 @@ _WINDOWS: Final[dict[str, _Window]] = {
 }
 
 
+_SHOWS_AORTIC_VALVE: Final = {"a2c": False, "a3c": True, "a4c": False, "a5c": True}
+"""What names an apical plane, whatever it was meant to be: four chambers and the aortic valve are five."""
+
+_CUT_RATIO: Final = 0.6
+"""A plane that passes this near to the valve's centre, of its radius, shows it."""
+
+_MISSED_RATIO: Final = 1.1
+"""One that passes farther away than this does not; in between the view has no name."""
+
+_MOST_HOLDS: Final = 60
+"""A sonographer who does not find the view gives up in the end."""
+
+
 def hold_probe(heart: Heart, view: str, rng: np.random.Generator, *, severity: float = 1.0) -> ScanPlane:
     """Put the probe where a sonographer holds it for a view, with the scatter of many hands.
+
+    An apical plane is sought until it shows the aortic valve, or does not, as its name wants.
 
     Args:
         heart: Whose heart.
@@ -191,6 +206,21 @@ def hold_probe(heart: Heart, view: str, rng: np.random.Generator, *, severity: f
         raise UnknownViewError(
             f"A scan plane needs a B-mode view, one of {', '.join(B_MODE_VIEWS)}; got {view!r}."
         )
+    plane = _hold_once(heart, view, rng, severity)
+    for _ in range(_MOST_HOLDS):
+        if _has_its_name(heart, view, plane):
+            break
+        plane = _hold_once(heart, view, rng, severity)
+    size = np.float32(heart.subject.size_ratio)
+    return replace(
+        plane,
+        origin=np.asarray(plane.origin * size, np.float32),
+        usual_depth_mm=plane.usual_depth_mm * float(size),
+    )
+
+
+def _hold_once(heart: Heart, view: str, rng: np.random.Generator, severity: float) -> ScanPlane:
+    """Hold the probe somewhere near the right place, in the template's mm."""
 
     def jitter(spread: float) -> float:
         return severity * spread * float(np.clip(rng.normal(0, 0.7), -1.6, 1.6))
@@ -200,10 +230,14 @@ def hold_probe(heart: Heart, view: str, rng: np.random.Generator, *, severity: f
     tilt = math.radians(jitter(6))
     normal = np.cross(plane.beam, plane.lateral)
     lateral = unit(np.asarray(plane.lateral + math.tan(tilt) * normal, np.float32))
-    size = np.float32(heart.subject.size_ratio)
-    return ScanPlane(
-        np.asarray((plane.origin + slide) * size, np.float32),
-        plane.beam,
-        lateral,
-        plane.usual_depth_mm * float(size),
-    )
+    return replace(plane, origin=np.asarray(plane.origin + slide, np.float32), lateral=lateral)
+
+
+def _has_its_name(heart: Heart, view: str, plane: ScanPlane) -> bool:
+    """Say whether an apical plane shows the aortic valve where it should, and only there."""
+    if view not in _SHOWS_AORTIC_VALVE:
+        return True
+    normal = unit(np.cross(plane.beam, plane.lateral).astype(np.float32))
+    passes_mm = abs(float(np.dot(normal, AORTIC_VALVE - plane.origin)))
+    passes_ratio = passes_mm / float(heart.aorta.radii[1])
+    return passes_ratio < _CUT_RATIO if _SHOWS_AORTIC_VALVE[view] else passes_ratio > _MISSED_RATIO

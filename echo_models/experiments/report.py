@@ -1,0 +1,187 @@
+"""The results of an experiment as a page of Markdown with pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from echo_models.errors import TrainingError
+from echo_models.experiments.runs import Result, read_result
+
+TITLES: Final = {
+    "resolution": "Resolution of the frames (paper, Table 1 and Fig. 2)",
+    "views": "Networks that name the view (paper, Table 2 and Fig. 5)",
+    "lvh": "Hypertrophy with and without segmentation (paper, Table 3 and Fig. 7)",
+}
+CAPTION: Final = "Synthetic frames of the phantom; 95 % intervals by bootstrap over test subjects."
+
+
+def write_report(folder: Path, *, command: str, absent: Sequence[str] = ()) -> Path:
+    """Write `report.md` and its pictures beside the results.
+
+    Args:
+        folder: of the results.
+        command: that made them.
+        absent: arms that were not trained, for want of ImageNet weights.
+
+    Returns:
+        The page.
+
+    Raises:
+        TrainingError: if the folder has no results.
+    """
+    results = read_results(folder)
+    if not results:
+        raise TrainingError(f"{folder} must hold results of `echobeam experiment`; it has none")
+    experiment = results[0].experiment
+    bars = folder / "accuracy.png"
+    _draw_bars(results, bars)
+    best = max(results, key=lambda result: result.metrics["accuracy"].value)
+    matrix = folder / "confusion.png"
+    _draw_confusion(best, matrix)
+    page = folder / "report.md"
+    page.write_text(
+        "\n".join(
+            [
+                f"# {TITLES[experiment]}",
+                "",
+                *_provenance(results[0], command),
+                "",
+                *table(results),
+                "",
+                *[f"Not run: {name}, because no file of ImageNet weights was given." for name in absent],
+                *([""] if absent else []),
+                f"![Accuracy of each arm]({bars.name})",
+                "",
+                f"{CAPTION}",
+                "",
+                f"![Confusion of the best arm]({matrix.name})",
+                "",
+                f"Rows are true classes, each sums to one: {best.title}. Synthetic frames.",
+                "",
+                *class_table(results),
+                "",
+            ]
+        ),
+        encoding="utf-8",
+    )
+    return page
+
+
+def read_results(folder: Path) -> list[Result]:
+    """Read the results of a folder in the order of their training."""
+    return [read_result(path) for path in sorted(folder.glob("[!.]*.json"), key=_made_at)]
+
+
+def _made_at(path: Path) -> tuple[str, str]:
+    # Arms are named so that their experiment's own order cannot be told from their files' names.
+    order = read_result(path)
+    return f"{_ORDER.index(order.arm):02d}" if order.arm in _ORDER else "99", path.name
+
+
+_ORDER: Final = (
+    "240x320", "120x160", "60x80", "30x40", "15x20",
+    "plain", "masked", "ensemble", "resnet50", "vgg16",
+    "whole_stage1", "whole_stage2", "segmented_stage1", "segmented_stage2", "random_stage1", "random_stage2",
+)  # fmt: skip
+
+
+def _provenance(result: Result, command: str) -> list[str]:
+    frames = result.data["frames"]
+    return [
+        f"Made by `{command}`: size `{result.size}`, seed {result.seed}, {result.code_version}.",
+        (
+            f"Data: synthetic frames of {result.data['plan']['subjects']} phantom subjects, fingerprint "
+            f"`{result.data['fingerprint']}`: {frames['train']} for training, {frames['validation']} for "
+            f"validation, {frames['test']} of {result.data['test_subjects']} other subjects for testing. "
+            "Nothing here says how well it does on a patient."
+        ),
+    ]
+
+
+def table(results: Sequence[Result]) -> list[str]:
+    """Give the main table, one row an arm."""
+    two_classes = len(results[0].classes) == 2
+    extra = ("sensitivity", "specificity") if two_classes else ("balanced_accuracy",)
+    names = ("accuracy", "f1", *extra)
+    heads = ["arm", *(name.replace("_", " ") for name in names)]
+    heads += ["epochs", "s an epoch", "frames a second", "parameters"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for result in results:
+        cells = [result.title + (f" ({result.note})" if result.note else "")]
+        cells += [_interval(result, name) for name in names]
+        cells += [
+            str(result.epochs),
+            "-" if result.seconds_per_epoch is None else f"{result.seconds_per_epoch:.1f}",
+            f"{result.images_per_second:.0f}",
+            f"{result.parameters:,}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _interval(result: Result, name: str) -> str:
+    interval = result.metrics[name]
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def class_table(results: Sequence[Result]) -> list[str]:
+    """Give what is found of each class, one row a class; nothing for two classes."""
+    classes = results[0].classes
+    if len(classes) == 2:
+        return []
+    lines = [
+        "| view | " + " | ".join(result.title for result in results) + " |",
+        "|---|" + "---|" * len(results),
+    ]
+    for name in classes:
+        cells = [
+            _interval(result, key) if (key := f"recall_{name}") in result.metrics else "-"
+            for result in results
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _draw_bars(results: Sequence[Result], path: Path) -> None:
+    figure, axes = _figure(7, 0.6 + 0.5 * len(results))
+    places = np.arange(len(results))
+    intervals = [result.metrics["accuracy"] for result in results]
+    values = np.array([interval.value for interval in intervals])
+    errors = np.array(
+        [
+            [interval.value - interval.low for interval in intervals],
+            [interval.high - interval.value for interval in intervals],
+        ]
+    )
+    axes.barh(places, values, xerr=np.clip(errors, 0, None), color="#4477aa", ecolor="#222222", capsize=3)
+    axes.set_yticks(places, [result.title for result in results])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("accuracy on synthetic test frames")
+    figure.savefig(path, dpi=130)
+
+
+def _draw_confusion(result: Result, path: Path) -> None:
+    counts = np.array(result.confusion, float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 1.6 + 0.42 * len(result.classes)
+    figure, axes = _figure(side + 0.8, side)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(result.classes)), result.classes, rotation=90)
+    axes.set_yticks(range(len(result.classes)), result.classes)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true (synthetic)")
+    for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
+        share = float(shares[row, column])
+        colour = "white" if share > 0.5 else "black"
+        axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
+    figure.savefig(path, dpi=130)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and only reports draw
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
