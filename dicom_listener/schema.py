@@ -7,6 +7,12 @@ import sqlalchemy as sa
 
 metadata = sa.MetaData()
 
+
+def folder_of_path(table: sa.Table) -> sa.Function[str]:
+    """Give the spool's folder of a file; indexed, so that the spool is compared folder by folder."""
+    return sa.func.substr(table.c.path, sa.literal_column("1"), sa.literal_column("2"))
+
+
 instances = sa.Table(
     "instances",
     metadata,
@@ -24,10 +30,7 @@ instances = sa.Table(
     sa.Index("ix_instances_file_state", "file_state"),
 )
 
-FOLDER_OF_PATH = sa.func.substr(instances.c.path, sa.literal_column("1"), sa.literal_column("2"))
-"""The spool's folder of an instance; with its index, the spool is compared folder by folder."""
-
-sa.Index("ix_instances_folder", FOLDER_OF_PATH)
+sa.Index("ix_instances_folder", folder_of_path(instances))
 
 # Contents of an instance that were received and are not at work: replaced by another, or set aside.
 other_contents = sa.Table(
@@ -44,7 +47,10 @@ other_contents = sa.Table(
     sa.Column("received_at", sa.Float, nullable=False),
     sa.Column("file_state", sa.String(16)),
     sa.Column("file_state_at", sa.Float),
+    sa.Index("ix_other_contents_file_state", "file_state"),
 )
+
+sa.Index("ix_other_contents_folder", folder_of_path(other_contents))
 
 studies = sa.Table(
     "studies",

@@ -17,6 +17,8 @@ they hold patients' identifiers.
 
 from dicom_listener.ledger.claims import Claims
 from dicom_listener.ledger.completing import Completing
+from dicom_listener.ledger.inventory import Inventory
+from dicom_listener.ledger.pruning import Pruning
 from dicom_listener.ledger.questions import Questions
 from dicom_listener.ledger.receiving import Receiving
 from dicom_listener.ledger.records import (
@@ -51,5 +53,5 @@ __all__ = [
 ]
 
 
-class Ledger(Receiving, Completing, Claims, Questions):
+class Ledger(Receiving, Completing, Claims, Questions, Inventory, Pruning):
     """The ledger behind a database URL. Threads and processes may share it."""

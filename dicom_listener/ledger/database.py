@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from dicom_listener.errors import LedgerUnavailableError
 from dicom_listener.ledger.engine import open_engine
 from dicom_listener.migrations import LATEST, find_version, migrate
-from dicom_listener.schema import holds
+from dicom_listener.schema import holds, studies
 
 _TRIES: Final = 4
 _TO_BE_REPEATED: Final = frozenset(
@@ -126,6 +126,12 @@ def first_row(connection: Connection, statement: sa.Select[Any]) -> RowMapping |
 def all_rows(connection: Connection, statement: sa.Select[Any]) -> list[RowMapping]:
     """Give every row by column names."""
     return list(connection.execute(statement).mappings().all())
+
+
+def lock_study(connection: Connection, study_instance_uid: str) -> RowMapping | None:
+    """Give the row of a study, or None, and let nobody else change it until the transaction ends."""
+    statement = sa.select(studies).where(studies.c.study_instance_uid == study_instance_uid)
+    return first_row(connection, statement.with_for_update())
 
 
 def _may_be_repeated(cause: BaseException | None) -> bool:

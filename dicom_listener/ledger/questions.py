@@ -4,7 +4,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from dicom_listener.errors import StudyNotFailedError, StudyNotFoundError
-from dicom_listener.ledger.database import Database, all_rows, first_row
+from dicom_listener.ledger.contents import CONTENT_TABLES, content_of
+from dicom_listener.ledger.database import Database, all_rows, first_row, lock_study
 from dicom_listener.ledger.records import (
     Conflict,
     ConflictKind,
@@ -69,8 +70,8 @@ class Questions(Database):
         with self.reading() as connection:
             _existing(connection, study_instance_uid)
             found = [
-                _content(row, is_at_work=table is instances)
-                for table in (instances, other_contents)
+                content_of(row, is_at_work=table is instances)
+                for table in CONTENT_TABLES
                 for row in all_rows(
                     connection, sa.select(table).where(table.c.study_instance_uid == study_instance_uid)
                 )
@@ -99,7 +100,7 @@ class Questions(Database):
 
 def _existing(connection: Connection, uid: str, *, locked: bool = False) -> RowMapping:
     statement = sa.select(studies).where(studies.c.study_instance_uid == uid)
-    study = first_row(connection, statement.with_for_update() if locked else statement)
+    study = lock_study(connection, uid) if locked else first_row(connection, statement)
     if study is None:
         raise StudyNotFoundError("The ledger has no study of this UID: see `echobeam studies list`")
     return study
@@ -162,18 +163,4 @@ def _conflict(row: RowMapping) -> Conflict:
         sha256=row["sha256"],
         size_bytes=row["size_bytes"],
         resolution=None if row["resolution"] is None else Resolution(row["resolution"]),
-    )
-
-
-def _content(row: RowMapping, *, is_at_work: bool) -> Content:
-    return Content(
-        study_instance_uid=row["study_instance_uid"],
-        sop_instance_uid=row["sop_instance_uid"],
-        is_at_work=is_at_work,
-        path=row["path"],
-        sha256=row["sha256"],
-        size_bytes=row["size_bytes"],
-        received_at=row["received_at"],
-        file_state=None if row["file_state"] is None else FileState(row["file_state"]),
-        file_state_at=row["file_state_at"],
     )

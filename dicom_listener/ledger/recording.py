@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from dicom_listener.errors import ConflictingInstanceError, ListenerError, SpoolUnavailableError
-from dicom_listener.ledger.database import first_row
+from dicom_listener.ledger.database import first_row, lock_study
 from dicom_listener.ledger.records import (
     ConflictKind,
     ConflictPolicy,
@@ -91,12 +91,7 @@ def record(
         `SpoolUnavailableError` if the file went away meanwhile, `ConflictingInstanceError`.
     """
     instance, spooled = arrival.instance, arrival.instance.spooled
-    study = first_row(
-        connection,
-        sa.select(studies)
-        .where(studies.c.study_instance_uid == instance.study_instance_uid)
-        .with_for_update(),
-    )
+    study = lock_study(connection, instance.study_instance_uid)
     if not files.have(spooled.path):
         return SpoolUnavailableError("The file was deleted while it was being received: send it again")
     if study is None:
@@ -242,15 +237,29 @@ def _is_done_with(study: RowMapping) -> bool:
 def _note_arrival(
     connection: Connection, arrival: Arrival, study: RowMapping | None, *, is_changed: bool = False
 ) -> None:
-    """Send the study round again if it was past receiving."""
     if study is None:
         return  # its first round has just begun
     patient_id, now = _patient_id(arrival), arrival.now
     if patient_id and patient_id != study["patient_id"] != "":
         _note_conflict(connection, arrival, ConflictKind.OTHER_PATIENT)
-    values: dict[str, Any] = {"last_received_at": now, "query_attempts": 0}
-    if patient_id:
-        values["patient_id"] = patient_id  # archives correct it by sending again: the newest is right
+    # Archives correct a patient's ID by sending again: the newest is right.
+    values = {"patient_id": patient_id} if patient_id else {}
+    send_round_again(connection, study, now=now, is_changed=is_changed, last_received_at=now, **values)
+
+
+def send_round_again(
+    connection: Connection, study: RowMapping, *, now: float, is_changed: bool = False, **values: Any
+) -> None:
+    """Raise the revision of a study that was past receiving, and let it be received again.
+
+    Args:
+        connection: in a transaction that has the study locked.
+        study: its row.
+        now: seconds since the epoch.
+        is_changed: whether something that may have been processed is different now.
+        values: what else to write into the row.
+    """
+    values["query_attempts"] = 0
     state = study["state"]
     if state == StudyState.CLAIMED:
         if study["revision"] == study["claimed_revision"]:
