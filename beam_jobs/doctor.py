@@ -11,6 +11,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,11 @@ GIB: Final = 1024**3
 LITTLE_SPACE_BYTES: Final = 20 * GIB
 """Under this free space: a warning. A day of a busy echo laboratory is about as much."""
 NO_SPACE_BYTES: Final = 1 * GIB
+LITTLE_OF_RESERVE: Final = 3
+"""Under so many times the listener's reserve: a warning, as the alert EchobeamDiskLow."""
+DAY_S: Final = 86400.0
+FEW_DAYS: Final = 14
+"""A certificate that is good for fewer days: a warning, as the alert EchobeamCertificateExpires."""
 
 
 class Outcome(StrEnum):
@@ -68,6 +74,9 @@ def examine(root: Path) -> list[Finding]:
         lambda: check_root(root),
         lambda: check_key(configuration, root),
         lambda: check_ports(configuration, root),
+        lambda: check_senders(configuration),
+        lambda: check_tls(configuration),
+        lambda: check_reserve(configuration),
         lambda: check_ledger(configuration),
         lambda: check_models(configuration),
     )
@@ -219,7 +228,10 @@ def check_ports(configuration: Configuration, root: Path) -> Iterator[Finding]:
     wanted: list[tuple[str, str, int, str]] = []
     if configuration.listener:
         settings = configuration.listener
-        wanted.append(("DICOM port", settings.host, settings.port, "listener"))
+        if settings.has_plain_port:
+            wanted.append(("DICOM port", settings.host, settings.port, "listener"))
+        if settings.has_tls:
+            wanted.append(("DICOM port with TLS", settings.host, settings.tls_port, "listener"))
         wanted.append(("listener's HTTP port", settings.http_host, settings.http_port, "listener"))
     if configuration.worker:
         settings = configuration.worker
@@ -228,7 +240,7 @@ def check_ports(configuration: Configuration, root: Path) -> Iterator[Finding]:
         running = read_run_file(root / "run" / f"{service}.json")
         if port_is_free(host, port):
             yield Finding(name, Outcome.OK, f"{host}:{port} is free")
-        elif running and port in (running.get("dicom_port"), running.get("http_port")):
+        elif running and port in running.values():
             yield Finding(name, Outcome.OK, f"{host}:{port} is held by the {service} of this root")
         else:
             yield Finding(
@@ -237,6 +249,84 @@ def check_ports(configuration: Configuration, root: Path) -> Iterator[Finding]:
                 f"{host}:{port} is in use by another program",
                 "stop it, or choose another port in echobeam.toml",
             )
+
+
+def check_senders(configuration: Configuration) -> Iterator[Finding]:
+    """Say who may send, and warn where that is everybody, or nobody who could connect."""
+    if configuration.listener is None:
+        return
+    settings = configuration.listener
+    if settings.allow_any_peer:
+        yield Finding(
+            "senders",
+            Outcome.WARN,
+            "every sender that can reach us is accepted",
+            "name those that are meant as [[listener.allow]], and remove allow_any_peer",
+        )
+    elif settings.allow:
+        listed = ", ".join(f"{peer.ae_title} at {peer.address}" for peer in settings.allow)
+        yield Finding("senders", Outcome.OK, f"only {listed}")
+    elif settings.is_local:
+        yield Finding("senders", Outcome.OK, "only programs of this machine")
+    else:
+        yield Finding(
+            "senders",
+            Outcome.WARN,
+            f"we receive on {settings.host}, but only programs of this machine are accepted",
+            "name the senders that are meant as [[listener.allow]] in echobeam.toml",
+        )
+
+
+def check_tls(configuration: Configuration) -> Iterator[Finding]:
+    """Check the files of TLS as the listener would, and how long our certificate is good."""
+    from dicom_listener.errors import CertificateError  # noqa: PLC0415
+    from dicom_listener.tls import certificate_expires_at, server_context  # noqa: PLC0415
+
+    if configuration.listener is None:
+        return
+    settings = configuration.listener
+    if not settings.has_tls:
+        if not settings.is_local:
+            yield Finding(
+                "TLS", Outcome.WARN, "off: patients cross the network in the clear", "set tls_certificate"
+            )
+        return
+    try:
+        server_context(settings)
+        days = (certificate_expires_at(settings) - time.time()) / DAY_S
+    except CertificateError as error:
+        yield Finding("TLS", Outcome.FAIL, "; ".join(error.faults), "correct these files or their settings")
+        return
+    found = f"our certificate is good for {days:.0f} days; senders' are {settings.tls_client_certificates}"
+    if days < FEW_DAYS:
+        yield Finding("TLS", Outcome.WARN, found, "have a new one issued, then restart the listener")
+    elif settings.plain_beside_tls and not settings.is_local:
+        yield Finding("TLS", Outcome.WARN, f"{found}; plain DICOM too", "remove plain_beside_tls")
+    else:
+        yield Finding("TLS", Outcome.OK, found)
+
+
+def check_reserve(configuration: Configuration) -> Iterator[Finding]:
+    """Compare the free space of the spool's disk with the reserve below which nothing is accepted."""
+    if configuration.listener is None:
+        return
+    settings = configuration.listener
+    place = settings.spool
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    found = f"{free / GIB:.1f} GiB free for the spool, {settings.minimum_free_bytes / GIB:.1f} GiB kept free"
+    if free < settings.minimum_free_bytes:
+        yield Finding(
+            "disk reserve",
+            Outcome.FAIL,
+            f"{found}: nothing is accepted",
+            "free space, or lower minimum_free_bytes",
+        )
+    elif free < LITTLE_OF_RESERVE * settings.minimum_free_bytes:
+        yield Finding("disk reserve", Outcome.WARN, found, "free space before the reserve is reached")
+    else:
+        yield Finding("disk reserve", Outcome.OK, found)
 
 
 def port_is_free(host: str, port: int) -> bool:

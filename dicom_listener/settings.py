@@ -1,5 +1,6 @@
 """Section `[listener]` of the configuration. How a section is read: `dicom_listener.configuration`."""
 
+from ipaddress import ip_address
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, IPvAnyNetwork, StringConstraints, model_validator
@@ -120,7 +121,9 @@ class ListenerSettings(SectionSettings):
         description="A connection that requests no association for so long is closed (seconds).",
     )
     maximum_object_bytes: int = Field(
-        default=4 * 1024**3, ge=1, description="Largest dataset that is kept; a larger one is refused (bytes)."
+        default=4 * 1024**3,
+        ge=1,
+        description="Largest dataset that is kept; a larger one is refused (bytes).",
     )
     object_timeout_s: float = Field(
         default=1800,
@@ -205,6 +208,14 @@ class ListenerSettings(SectionSettings):
         ge=0,
         description="How long a file is kept after its storage commitment (days); for ever if absent.",
     )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs of this machine can connect."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def has_tls(self) -> bool:

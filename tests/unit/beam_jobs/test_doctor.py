@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from beam_jobs import doctor as module
 from beam_jobs.command import main
 from beam_jobs.doctor import Configuration, Finding, Outcome, check_configuration, examine
+from tests.certificates import Authority
 
 QUIET_PORTS = """
 [listener]
@@ -79,6 +80,75 @@ def test_a_port_that_another_program_has_is_a_fault(root: Path) -> None:
         assert finding(module.check_ports(configuration, root), "DICOM port").outcome is Outcome.OK
 
 
+ONE_SENDER = '[[listener.allow]]\nae_title = "PACS"\naddress = "192.0.2.7"'
+
+
+def listener_of(root: Path, lines: str) -> Configuration:
+    """Configure a listener; the other sections do not matter."""
+    (root / "echobeam.toml").write_text(f"[listener]\nport = 0\nhttp_port = 0\ntls_port = 0\n{lines}\n")
+    configuration, findings = check_configuration(root)
+    assert finding(findings, "configuration [listener]").outcome is Outcome.OK
+    return configuration
+
+
+@pytest.mark.parametrize(
+    ("lines", "outcome", "words"),
+    [
+        ("", Outcome.OK, "only programs of this machine"),
+        ('host = "192.0.2.1"', Outcome.WARN, "only programs of this machine are accepted"),
+        ("allow_any_peer = true", Outcome.WARN, "every sender"),
+        (
+            '[[listener.allow]]\nae_title = "PACS"\naddress = "192.0.2.7"',
+            Outcome.OK,
+            "only PACS at 192.0.2.7",
+        ),
+    ],
+)
+def test_who_may_send_is_said(root: Path, lines: str, outcome: Outcome, words: str) -> None:
+    found = finding(module.check_senders(listener_of(root, lines)), "senders")
+    assert found.outcome is outcome
+    assert words in found.found
+    assert (found.advice == "") == (outcome is Outcome.OK)
+
+
+def test_patients_in_the_clear_are_a_warning_where_others_could_listen(root: Path) -> None:
+    assert list(module.check_tls(listener_of(root, ""))) == []
+    found = finding(module.check_tls(listener_of(root, 'host = "192.0.2.1"')), "TLS")
+    assert found.outcome is Outcome.WARN
+
+
+def test_certificates_are_checked_as_the_listener_would(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = Authority(tmp_path_factory.mktemp("certificates")).issue("ours")
+    tls = f'tls_certificate = "{ours.certificate}"\ntls_key = "{ours.key}"\ntls_client_certificates = "none"'
+    found = finding(module.check_tls(listener_of(root, tls)), "TLS")
+    assert found.outcome is Outcome.OK
+    assert "good for 30 days" in found.found
+    beside = listener_of(root, f'{tls}\nplain_beside_tls = true\nhost = "192.0.2.1"')
+    assert finding(module.check_tls(beside), "TLS").outcome is Outcome.WARN
+    monkeypatch.setattr(module, "FEW_DAYS", 31)
+    assert finding(module.check_tls(listener_of(root, tls)), "TLS").outcome is Outcome.WARN
+    ours.key.unlink()
+    found = finding(module.check_tls(listener_of(root, tls)), "TLS")
+    assert found.outcome is Outcome.FAIL
+    assert "tls_key" in found.found
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "outcome"), [(1.0, Outcome.FAIL), (5.0, Outcome.WARN), (500.0, Outcome.OK)]
+)
+def test_the_reserve_is_compared_with_what_is_free(
+    root: Path, monkeypatch: pytest.MonkeyPatch, free_gib: float, outcome: Outcome
+) -> None:
+    usage = type("Usage", (), {"free": int(free_gib * module.GIB)})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    configuration = listener_of(root, "minimum_free_bytes = 2147483648")
+    found = finding(module.check_reserve(configuration), "disk reserve")
+    assert found.outcome is outcome
+    assert (found.advice == "") == (outcome is Outcome.OK)
+
+
 def test_a_root_that_cannot_be_written_is_a_fault(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(_: Path) -> None:
         raise OSError(28, "No space left on device")
@@ -115,6 +185,9 @@ def test_a_task_without_any_model_is_a_fault(root: Path, monkeypatch: pytest.Mon
 def test_what_cannot_be_configured_is_not_examined(root: Path) -> None:
     nothing = Configuration(listener=None, worker=None)
     assert list(module.check_ports(nothing, root)) == []
+    assert list(module.check_senders(nothing)) == []
+    assert list(module.check_tls(nothing)) == []
+    assert list(module.check_reserve(nothing)) == []
     assert list(module.check_ledger(nothing)) == []
     assert list(module.check_models(nothing)) == []
 
