@@ -14,9 +14,12 @@ from dicom_listener.errors import (
     InvalidInstanceUidError,
     LedgerUnavailableError,
     MismatchedInstanceError,
+    OversizedInstanceError,
     SpoolUnavailableError,
     UnreadableHeaderError,
+    UnsupportedSopClassError,
 )
+from dicom_listener.guard import Breach
 from dicom_listener.ledger import Ledger, RecordOutcome
 from dicom_listener.statuses import AssociationRefusal
 
@@ -28,6 +31,8 @@ REFUSAL_REASONS: Final = (
     MismatchedInstanceError.reason,
     InvalidInstanceUidError.reason,
     ConflictingInstanceError.reason,
+    OversizedInstanceError.reason,
+    UnsupportedSopClassError.reason,
 )
 
 _STORE_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -66,15 +71,23 @@ class ListenerMetrics:
             ["reason"],
             registry=registry,
         )
+        self.breaches = Counter(
+            "echobeam_listener_ended_connections",
+            "Connections and associations that the guard ended, by what the peer did.",
+            ["reason"],
+            registry=registry,
+        )
         self.open_associations = Gauge(
             "echobeam_listener_open_associations",
             "Associations open now.",
             registry=registry,
+            multiprocess_mode="livesum",
         )
         self.spool_bytes = Gauge(
             "echobeam_listener_spool_bytes",
             "Bytes of the files in the spool.",
             registry=registry,
+            multiprocess_mode="sum",  # each process adds what it kept to what was there
         )
         self.store_seconds = Histogram(
             "echobeam_listener_store_seconds",
@@ -86,6 +99,7 @@ class ListenerMetrics:
             "echobeam_listener_last_success_timestamp_seconds",
             "When an instance was last answered with Success, seconds since the epoch; 0 for never.",
             registry=registry,
+            multiprocess_mode="max",
         )
         for result in ("accepted", "rejected"):
             self.associations.labels(result)

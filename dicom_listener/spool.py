@@ -8,17 +8,15 @@ sent twice is the same file, and the digest of the file names it: no UID shows i
 import fcntl
 import hashlib
 import os
+import struct
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
 from dicom_listener.errors import SpoolLockedError, SpoolUnavailableError
@@ -96,6 +94,22 @@ class Spool:
             leftover.unlink()
         return len(leftovers)
 
+    def begin(self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> "SpoolWriter":
+        """Begin an instance: its file is unfinished, and nobody's, until it is finished.
+
+        Args:
+            sop_class_uid: a valid UID.
+            sop_instance_uid: a valid UID.
+            transfer_syntax_uid: what the dataset is encoded in.
+
+        Raises:
+            SpoolUnavailableError: if it cannot be written (disk full, folder gone, no permission).
+        """
+        header = encode_file_header(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
+        with self._told(len(header)):
+            self._make_folder(self._unfinished)
+            return SpoolWriter(self, self._unfinished / uuid.uuid4().hex, header)
+
     def keep(
         self,
         dataset: bytes | memoryview,
@@ -104,7 +118,7 @@ class Spool:
         sop_instance_uid: str,
         transfer_syntax_uid: str,
     ) -> SpooledFile:
-        """Put an instance on disk and return once it would outlive a power cut.
+        """Put a whole instance on disk and return once it would outlive a power cut.
 
         Args:
             dataset: the encoded dataset as it was sent, without a file header.
@@ -115,34 +129,13 @@ class Spool:
         Raises:
             SpoolUnavailableError: if it cannot be written (disk full, folder gone, no permission).
         """
-        header = encode_file_header(sop_class_uid, sop_instance_uid, transfer_syntax_uid)
-        digest = hashlib.sha256(header)
-        digest.update(dataset)
-        sha256 = digest.hexdigest()
-        folder = self.root / sha256[:2]
-        path = folder / f"{sha256}.dcm"
-        unfinished = self._unfinished / uuid.uuid4().hex
-        try:
-            self._make_folder(self._unfinished)
-            self._make_folder(folder)
-            is_new = not path.exists()
-            try:
-                with unfinished.open("xb") as file:
-                    os.fchmod(file.fileno(), 0o600)
-                    file.write(header)
-                    file.write(dataset)
-                    file.flush()
-                    os.fsync(file.fileno())
-                unfinished.replace(path)
-            finally:
-                unfinished.unlink(missing_ok=True)
-            _fsync_folder(folder)
-        except OSError as error:
-            raise SpoolUnavailableError(
-                f"The spool {self.root} cannot take an instance of {len(dataset)} bytes ({error.strerror}): "
-                "free space or repair the disk, then let the sender try again"
-            ) from error
-        return SpooledFile(str(path.relative_to(self.root)), sha256, len(header) + len(dataset), is_new)
+        with self.begin(
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
+        ) as writer:
+            writer.write(dataset)
+            return writer.finish()
 
     def size_bytes(self) -> int:
         """Add up the sizes of all kept files; reads every folder, so not for every request."""
@@ -165,6 +158,16 @@ class Spool:
                 f"The spool {self.root} cannot be written ({error.strerror})"
             ) from error
 
+    @contextmanager
+    def _told(self, size_bytes: int) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SpoolUnavailableError(
+                f"The spool {self.root} cannot take {size_bytes} bytes of an instance ({error.strerror}): "
+                "free space or repair the disk, then let the sender try again"
+            ) from error
+
     def _make_folder(self, folder: Path) -> None:
         # Nobody may go on before the entry in the root is durable, whoever made it.
         with self._folders_lock:
@@ -174,17 +177,105 @@ class Spool:
                 self._durable_folders.add(folder)
 
 
+class SpoolWriter:
+    """One instance on its way into the spool. One thread writes; leaving the `with` block discards it.
+
+    Attributes:
+        path: the unfinished file.
+        dataset_bytes: what has been written of the dataset.
+        dataset_offset: where in the file the dataset begins.
+    """
+
+    def __init__(self, spool: Spool, path: Path, header: bytes) -> None:
+        self.path = path
+        self.dataset_bytes = 0
+        self.dataset_offset = len(header)
+        self._spool = spool
+        self._digest = hashlib.sha256(header)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(self._file, memoryview(header))
+        except OSError:
+            self.discard()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def write(self, fragment: bytes | memoryview) -> None:
+        """Append to the dataset.
+
+        Raises:
+            SpoolUnavailableError: if it cannot be written.
+        """
+        with self._spool._told(len(fragment)):  # noqa: SLF001 - two classes, one job
+            _write_all(self._file, memoryview(fragment))
+        self._digest.update(fragment)
+        self.dataset_bytes += len(fragment)
+
+    def finish(self) -> SpooledFile:
+        """Put the file into its place and return once it would outlive a power cut.
+
+        Raises:
+            SpoolUnavailableError: if that fails; the file is then neither here nor there.
+        """
+        sha256 = self._digest.hexdigest()
+        folder = self._spool.root / sha256[:2]
+        place = folder / f"{sha256}.dcm"
+        with self._spool._told(self.dataset_bytes):  # noqa: SLF001
+            self._spool._make_folder(folder)  # noqa: SLF001
+            is_new = not place.exists()
+            try:
+                os.fsync(self._file)
+                self.path.replace(place)
+            finally:
+                self.discard()
+            _fsync_folder(folder)
+        return SpooledFile(
+            f"{sha256[:2]}/{sha256}.dcm", sha256, self.dataset_offset + self.dataset_bytes, is_new
+        )
+
+    def discard(self) -> None:
+        """Close the file, and delete it unless it is finished. Harmless to repeat."""
+        if self._file < 0:
+            return
+        os.close(self._file)
+        self._file = -1
+        self.path.unlink(missing_ok=True)
+
+
+def _write_all(file: int, rest: memoryview) -> None:
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
 def encode_file_header(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
     """Encode preamble, prefix and file meta information (PS3.10 section 7.1), the same at any time."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
-    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    buffer = DicomBytesIO()
-    write_file_meta_info(buffer, meta, enforce_standard=True)
-    return _PREAMBLE + buffer.getvalue()
+    elements = (
+        _long_element(0x0001, b"OB", b"\0\1")
+        + _element(0x0002, b"UI", _padded(sop_class_uid))
+        + _element(0x0003, b"UI", _padded(sop_instance_uid))
+        + _element(0x0010, b"UI", _padded(transfer_syntax_uid))
+        + _element(0x0012, b"UI", _padded(IMPLEMENTATION_CLASS_UID))
+        + _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode())
+    )
+    return _PREAMBLE + _element(0x0000, b"UL", struct.pack("<L", len(elements))) + elements
+
+
+def _element(number: int, vr: bytes, value: bytes) -> bytes:
+    return struct.pack("<HH2sH", 0x0002, number, vr, len(value)) + value
+
+
+def _long_element(number: int, vr: bytes, value: bytes) -> bytes:
+    return struct.pack("<HH2sHL", 0x0002, number, vr, 0, len(value)) + value
+
+
+def _padded(uid: str) -> bytes:
+    value = uid.encode("ascii")
+    return value + b"\0" * (len(value) % 2)
 
 
 def _fsync_folder(folder: Path) -> None:

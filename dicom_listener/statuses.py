@@ -10,8 +10,10 @@ from dicom_listener.errors import (
     InvalidInstanceUidError,
     ListenerError,
     MismatchedInstanceError,
+    OversizedInstanceError,
     RetryLaterError,
     UnreadableHeaderError,
+    UnsupportedSopClassError,
 )
 
 
@@ -20,6 +22,7 @@ class StoreStatus(IntEnum):
 
     SUCCESS = 0x0000
     INVALID_SOP_INSTANCE = 0x0117  # PS3.7 C.5.11
+    SOP_CLASS_NOT_SUPPORTED = 0x0122  # PS3.7 C.5.6
     OUT_OF_RESOURCES = 0xA700  # the sender may try again
     DATASET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
     CANNOT_UNDERSTAND = 0xC000
@@ -91,11 +94,25 @@ _ANSWERS: Final[dict[type[ListenerError], tuple[StoreStatus, str]]] = {
         "another content has this SOP Instance UID, and is kept",
     ),
     InvalidInstanceUidError: (StoreStatus.INVALID_SOP_INSTANCE, "a study, series or instance UID is invalid"),
+    # Of the failures of PS3.4 Table B.2-1 the nearest: nothing is wrong with the dataset but its size.
+    OversizedInstanceError: (StoreStatus.OUT_OF_RESOURCES, "larger than is kept here (maximum_object_bytes)"),
+    UnsupportedSopClassError: (StoreStatus.SOP_CLASS_NOT_SUPPORTED, "not a storage class that is kept here"),
 }
 
 
-def failure_response(error: ListenerError) -> Dataset:
-    """Build the status elements of a failed C-STORE: the status, and words for the sender's log.
+class StoreAnswer(NamedTuple):
+    """What a C-STORE response says.
+
+    Attributes:
+        comment: for the sender's log, in the 64 characters that VR LO has; "" for none.
+    """
+
+    status: StoreStatus
+    comment: str = ""
+
+
+def failure_answer(error: ListenerError) -> StoreAnswer:
+    """Say what the sender of an instance that was not kept is told.
 
     Args:
         error: a `RetryLaterError` or one of the `RefusedInstanceError`s.
@@ -103,11 +120,16 @@ def failure_response(error: ListenerError) -> Dataset:
     Raises:
         KeyError: if the error is none that a sender is told about.
     """
-    kind = next((kind for kind in _ANSWERS if isinstance(error, kind)), None)
-    if kind is None:
-        raise KeyError(f"no status is listed for {type(error).__name__}")
-    status, comment = _ANSWERS[kind]
+    for kind, (status, comment) in _ANSWERS.items():
+        if isinstance(error, kind):
+            return StoreAnswer(status, comment)
+    raise KeyError(f"no status is listed for {type(error).__name__}")
+
+
+def status_elements(answer: StoreAnswer) -> Dataset:
+    """Put an answer into the elements that pynetdicom wants from a handler."""
     response = Dataset()
-    response.Status = int(status)
-    response.ErrorComment = comment  # VR LO: 64 characters at most
+    response.Status = int(answer.status)
+    if answer.comment:
+        response.ErrorComment = answer.comment
     return response

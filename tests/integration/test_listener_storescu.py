@@ -21,7 +21,15 @@ def listener(tmp_path: Path) -> Iterator[Listener]:
 
 def storescu(listener: Listener, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     program = need("storescu", "dcmtk")
-    command = [program, "-v", *map(str, arguments[:-1]), "127.0.0.1", str(listener.dicom_port)]
+    command = [
+        program,
+        "-v",
+        "-aec",
+        "ECHOBEAM",
+        *map(str, arguments[:-1]),
+        "127.0.0.1",
+        str(listener.dicom_port),
+    ]
     command.append(str(arguments[-1]))
     return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
 

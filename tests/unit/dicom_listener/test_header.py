@@ -1,7 +1,6 @@
 from io import BytesIO
 
 import pytest
-from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
@@ -91,11 +90,59 @@ def test_noise_is_unreadable() -> None:
         read_identity(BytesIO(bytes(range(256)) * 8), ImplicitVRLittleEndian)
 
 
-def test_an_error_of_the_parser_is_told_by_its_kind_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> Dataset:
-        raise ValueError("PLANTED")
+def undefined(tag: bytes, vr: bytes, content: bytes) -> bytes:
+    """Encode an element without length, in Explicit VR Little Endian."""
+    return tag + vr + b"\0\0" + b"\xff" * 4 + content + b"\xfe\xff\xdd\xe0\0\0\0\0"
 
-    monkeypatch.setattr("dicom_listener.header.read_dataset", fail)
-    with pytest.raises(UnreadableHeaderError, match="ValueError") as caught:
-        read_identity(BytesIO(), ExplicitVRLittleEndian)
-    assert "PLANTED" not in str(caught.value)
+
+def before_the_patient(inserted: bytes) -> BytesIO:
+    whole = encode(make_dataset()).getvalue()
+    place = whole.index(b"\x10\x00\x10\x00PN")
+    return BytesIO(whole[:place] + inserted + whole[place:])
+
+
+ITEM = b"\xfe\xff\x00\xe0" + b"\xff" * 4
+ITEM_END = b"\xfe\xff\x0d\xe0\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    "inserted",
+    [
+        undefined(b"\x08\x00\x40\x11", b"SQ", ITEM + ITEM_END),
+        undefined(
+            b"\x08\x00\x40\x11",
+            b"SQ",
+            ITEM
+            + undefined(b"\x08\x00\x40\x11", b"SQ", ITEM + b"\x08\0\x60\0CS\2\0US" + ITEM_END)
+            + ITEM_END,
+        ),
+        # what the sender did not know either is in Implicit VR; its length looks like the VR "AA"
+        undefined(b"\x09\x00\x10\x10", b"UN", ITEM + b"\x09\0\x11\x10AA\0\0" + b"x" * 0x4141 + ITEM_END),
+        undefined(b"\x09\x00\x10\x10", b"SQ", b"\xfe\xff\x00\xe0\x04\0\0\0abcd"),
+        b"\x09\x00\x10\x10OB\0\0\x00\x00\x01\x00" + bytes(65536),
+    ],
+    ids=["empty item", "nested", "unknown", "item with a length", "long private value"],
+)
+def test_what_is_not_wanted_is_skipped(inserted: bytes) -> None:
+    assert read_identity(before_the_patient(inserted), ExplicitVRLittleEndian).patient_id == PLANTED_ID
+
+
+@pytest.mark.parametrize(
+    ("inserted", "why"),
+    [
+        (undefined(b"\x08\x00\x40\x11", b"SQ", ITEM * 100), "nested too deep"),
+        (b"\x08\x00\x60\x00CS\0\0" * 100_001, "more than 100000 elements"),
+        (b"\x10\x00\x20\x00UN\0\0" + b"\xff" * 4, "has no length"),
+        (undefined(b"\x08\x00\x40\x11", b"SQ", ITEM)[:-4], "cannot be parsed"),
+    ],
+)
+def test_a_header_that_would_take_for_ever_is_unreadable(inserted: bytes, why: str) -> None:
+    with pytest.raises(UnreadableHeaderError, match=why):
+        read_identity(before_the_patient(inserted), ExplicitVRLittleEndian)
+
+
+def test_a_long_value_is_not_taken_into_memory() -> None:
+    ds = make_dataset()
+    ds.PatientID = None
+    ds.add_new("PatientID", "UT", "7" * 1_000_000)
+    assert read_identity(encode(ds), ExplicitVRLittleEndian).patient_id == "7" * 256

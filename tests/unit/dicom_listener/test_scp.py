@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, UltrasoundImageStorage
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, UltrasoundImageStorage
 from structlog.testing import capture_logs
 
 from dicom_listener.ledger import Ledger, RecordOutcome
@@ -35,6 +35,7 @@ def registry() -> CollectorRegistry:
 @pytest.fixture
 def reception(tmp_path: Path, registry: CollectorRegistry) -> Iterator[Reception]:
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
+    (tmp_path / "spool").mkdir()
     yield Reception(Spool(tmp_path / "spool"), ledger, ListenerMetrics(registry), clock=lambda: 1000.0)
     ledger.close()
 
@@ -71,7 +72,6 @@ def test_an_echo_is_answered_with_success() -> None:
 def test_success_means_the_instance_is_on_disk_and_in_the_ledger(
     reception: Reception, registry: CollectorRegistry
 ) -> None:
-    (reception.spool.root).mkdir()
     event = make_event()
     sent = event.request.DataSet.getvalue()
     assert on_c_store(event, reception) == StoreStatus.SUCCESS
@@ -88,7 +88,6 @@ def test_success_means_the_instance_is_on_disk_and_in_the_ledger(
 def test_the_same_instance_twice_is_success_and_a_duplicate(
     reception: Reception, registry: CollectorRegistry
 ) -> None:
-    reception.spool.root.mkdir()
     assert on_c_store(make_event(), reception) == StoreStatus.SUCCESS
     size_bytes = registry.get_sample_value("echobeam_listener_spool_bytes")
     assert on_c_store(make_event(), reception) == StoreStatus.SUCCESS
@@ -105,7 +104,6 @@ def test_a_full_disk_asks_the_sender_to_come_again(
     monkeypatch: pytest.MonkeyPatch,
     trouble: int,
 ) -> None:
-    reception.spool.root.mkdir()
 
     def full(_descriptor: int) -> None:
         raise OSError(trouble, os.strerror(trouble))
@@ -124,7 +122,6 @@ def test_a_full_disk_asks_the_sender_to_come_again(
 
 
 def test_without_the_ledger_the_sender_is_asked_to_come_again(reception: Reception, tmp_path: Path) -> None:
-    reception.spool.root.mkdir()
     reception.ledger.close()
     (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 1000)
     assert status_of(on_c_store(make_event(), reception)) == StoreStatus.OUT_OF_RESOURCES
@@ -134,6 +131,19 @@ def test_a_dataset_of_another_class_does_not_match(reception: Reception) -> None
     event = make_event()
     event.request.AffectedSOPClassUID = UltrasoundImageStorage
     assert status_of(on_c_store(event, reception)) == StoreStatus.DATASET_DOES_NOT_MATCH_SOP_CLASS
+
+
+def test_a_class_that_is_not_listed_is_not_supported(reception: Reception) -> None:
+    event = make_event()
+    event.request.AffectedSOPClassUID = CTImageStorage
+    assert status_of(on_c_store(event, reception)) == StoreStatus.SOP_CLASS_NOT_SUPPORTED
+
+
+@pytest.mark.parametrize("uid", ["", "1.2.PLANTED", "1" * 65, "../../etc"])
+def test_a_command_whose_instance_uid_is_none_is_refused(reception: Reception, uid: str) -> None:
+    event = make_event()
+    event.request.AffectedSOPInstanceUID = uid
+    assert status_of(on_c_store(event, reception)) == StoreStatus.INVALID_SOP_INSTANCE
 
 
 def test_a_dataset_of_another_instance_does_not_match(reception: Reception) -> None:
@@ -167,11 +177,10 @@ def test_a_refusal_says_why_in_the_log_and_leaves_nothing(reception: Reception) 
     )
     assert "MismatchedInstanceError" in line["error"]
     assert reception.ledger.list_studies() == []
-    assert not reception.spool.root.exists()
+    assert list(reception.spool.root.glob("*/*")) == []
 
 
 def test_an_association_is_one_line_in_the_log_without_a_patient(reception: Reception) -> None:
-    reception.spool.root.mkdir()
     event = make_event()
     with capture_logs() as logs:
         on_accepted(event, reception)
@@ -187,7 +196,6 @@ def test_an_association_is_one_line_in_the_log_without_a_patient(reception: Rece
 
 
 def test_an_association_that_is_over_holds_nothing(reception: Reception, registry: CollectorRegistry) -> None:
-    reception.spool.root.mkdir()
     event = make_event()
     on_accepted(event, reception)
     assert registry.get_sample_value("echobeam_listener_open_associations") == 1

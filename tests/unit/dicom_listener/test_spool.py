@@ -6,10 +6,20 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_listener.errors import SpoolLockedError, SpoolUnavailableError
-from dicom_listener.spool import Spool, SpooledFile
+from dicom_listener.spool import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    Spool,
+    SpooledFile,
+    SpoolWriter,
+    encode_file_header,
+)
 from tests.unit.dicom_listener.instances import encode, make_dataset
 
 
@@ -120,3 +130,65 @@ def test_files_and_folders_are_private(tmp_path: Path) -> None:
         0o700,
         0o700,
     ]
+
+
+def begin(spool: Spool) -> SpoolWriter:
+    return spool.begin(
+        sop_class_uid="1.2.3", sop_instance_uid="1.2.3.4", transfer_syntax_uid=ExplicitVRLittleEndian
+    )
+
+
+def test_fragments_are_on_disk_as_they_come_and_make_the_same_file_as_the_whole(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    with begin(spool) as writer:
+        writer.write(b"ab")
+        [unfinished] = (tmp_path / "tmp").iterdir()
+        assert unfinished.read_bytes().endswith(b"ab")
+        writer.write(memoryview(b"cd"))
+        assert writer.dataset_bytes == 4
+        in_pieces = writer.finish()
+    whole = keep(spool, b"abcd")
+    assert (whole.path, whole.sha256, whole.size_bytes) == (
+        in_pieces.path,
+        in_pieces.sha256,
+        in_pieces.size_bytes,
+    )
+    assert not whole.is_new
+
+
+def test_what_is_not_finished_is_gone(tmp_path: Path) -> None:
+    with begin(Spool(tmp_path)) as writer:
+        writer.write(b"half")
+    writer.discard()  # again
+    assert list(tmp_path.glob("*/*")) == []
+
+
+def test_a_disk_that_fills_while_fragments_come_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int, _data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    spool = Spool(tmp_path)
+    with begin(spool) as writer:
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(SpoolUnavailableError, match="No space left"):
+            writer.write(b"y")
+    with pytest.raises(SpoolUnavailableError, match="No space left"):
+        begin(spool)
+    monkeypatch.undo()
+    assert list(tmp_path.glob("*/*")) == []
+
+
+def test_the_header_is_what_pydicom_would_write() -> None:
+    for uid in ("1.2.3", "1.2.34"):  # odd and even
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = UID(uid)
+        meta.MediaStorageSOPInstanceUID = UID(f"{uid}.4")
+        meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+        meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+        expected = DicomBytesIO()
+        write_file_meta_info(expected, meta, enforce_standard=True)
+        header = encode_file_header(uid, f"{uid}.4", ImplicitVRLittleEndian)
+        assert header == bytes(128) + b"DICM" + expected.getvalue()
