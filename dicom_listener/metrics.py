@@ -103,6 +103,8 @@ class ListenerMetrics:
         )
         for result in ("accepted", "rejected"):
             self.associations.labels(result)
+        for breach in Breach:
+            self.breaches.labels(breach.value)
         for refusal in AssociationRefusal:
             self.refused_associations.labels(refusal.value)
         for outcome in RecordOutcome:

@@ -261,6 +261,7 @@ def test_it_says_where_it_listens_and_that_it_is_well(tmp_path: Path) -> None:
 
 def test_it_is_not_ready_when_the_spool_cannot_be_written(listener: Listener, tmp_path: Path) -> None:
     (tmp_path / "spool" / "tmp").rmdir()
+    (tmp_path / "spool" / "tmp").touch()
     assert get(listener, "/readyz")[0] == 503
     assert get(listener, "/healthz")[0] == 200
     assert send(listener, make_dataset()) == [0xA700]
