@@ -57,10 +57,11 @@ class Database:
                 "the extra `postgresql` installed"
             ) from None  # the URL may hold a password
         self._reader = self._engine.execution_options(echobeam_reading=True)
-        with self.reading() as connection:
-            is_latest = find_version(connection) == LATEST
-        if not is_latest:
-            self.write(migrate)
+        try:
+            self._bring_up_to_date()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close every connection."""
@@ -74,6 +75,12 @@ class Database:
         """
         with self.writing() as connection:
             connection.execute(holds.delete().where(sa.false()))
+
+    def _bring_up_to_date(self) -> None:
+        with self.reading() as connection:
+            is_latest = find_version(connection) == LATEST
+        if not is_latest:
+            self.write(migrate)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:

@@ -7,7 +7,7 @@ own entry included; who comes meanwhile queues for the next. Alone, a thread is 
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 _Entry = TypeVar("_Entry")
 _Answer = TypeVar("_Answer")
@@ -16,7 +16,7 @@ _Answer = TypeVar("_Answer")
 @dataclass(slots=True, eq=False)
 class _Waiting(Generic[_Entry, _Answer]):
     entry: _Entry
-    answer: _Answer | Exception | None = None
+    answer: _Answer | BaseException | None = None
 
 
 class GroupCommit(Generic[_Entry, _Answer]):
@@ -45,18 +45,18 @@ class GroupCommit(Generic[_Entry, _Answer]):
         with self._turn:
             if waiting.answer is None:
                 self._serve_queue()
-        if isinstance(waiting.answer, Exception):
+        if isinstance(waiting.answer, BaseException):
             raise waiting.answer
-        if waiting.answer is None:
-            raise RuntimeError("the commit gave fewer answers than it got entries")
-        return waiting.answer
+        return cast("_Answer", waiting.answer)
 
     def _serve_queue(self) -> None:
         with self._queue_lock:
             group, self._queue = self._queue, []
+        answered: list[tuple[_Waiting[_Entry, _Answer], _Answer | BaseException]]
         try:
             answers = self._commit([waiting.entry for waiting in group])
-        except Exception as error:  # noqa: BLE001 - it belongs to each of the group, and is raised there
-            answers = [error] * len(group)
-        for waiting, answer in zip(group, answers, strict=True):
+            answered = list(zip(group, answers, strict=True))
+        except BaseException as error:  # noqa: BLE001 - it belongs to each of the group, and is raised there
+            answered = [(waiting, error) for waiting in group]
+        for waiting, answer in answered:
             waiting.answer = answer

@@ -9,7 +9,9 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom.sop_class import UltrasoundMultiFrameImageStorage
 
-from dicom_listener.ledger import ReceivedInstance, SpooledInstance
+from dicom_listener.completion import CompletionRule
+from dicom_listener.ledger import Ledger, ReceivedInstance, SpooledInstance
+from dicom_listener.spool import Spool
 
 PLANTED_NAME = "PLANTEDNAME^SECRET"
 PLANTED_ID = "PLANTED-ID-77"
@@ -65,3 +67,47 @@ def make_received(
             size_bytes=100,
         ),
     )
+
+
+def spool_instance(
+    spool: Spool, *, study: str = "1.2.3", number: int = 1, content: int = 0
+) -> ReceivedInstance:
+    """Put an instance into the spool, and not into the ledger; other contents have other sizes."""
+    ds = make_dataset(study=study, instance=f"{study}.1.{number}", pixel_bytes=64 + 2 * content)
+    file = spool.keep(
+        encode(ds).getvalue(),
+        sop_class_uid=ds.SOPClassUID,
+        sop_instance_uid=ds.SOPInstanceUID,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    return ReceivedInstance(
+        study_instance_uid=study,
+        patient_id=PLANTED_ID,
+        spooled=SpooledInstance(
+            sop_instance_uid=ds.SOPInstanceUID,
+            series_instance_uid=ds.SeriesInstanceUID,
+            sop_class_uid=ds.SOPClassUID,
+            transfer_syntax_uid=str(ExplicitVRLittleEndian),
+            path=file.path,
+            sha256=file.sha256,
+            size_bytes=file.size_bytes,
+        ),
+    )
+
+
+def receive_instance(
+    spool: Spool, ledger: Ledger, *, study: str = "1.2.3", number: int = 1, content: int = 0, now: float = 0
+) -> ReceivedInstance:
+    """Put an instance into spool and ledger, as an association that is over does."""
+    received = spool_instance(spool, study=study, number=number, content=content)
+    ledger.record_instance(received, association="a", hold_until=now, now=now)
+    return received
+
+
+def finish_studies(ledger: Ledger, *, now: float) -> None:
+    """Let everything that was received be complete, be claimed and be done, at one moment."""
+    ledger.complete_studies(CompletionRule(quiet_period_s=0, max_age_s=0.001), now=now)
+    while claimed := ledger.claim_studies(worker="w", limit=8, lease_s=60, max_attempts=3, now=now):
+        for study in claimed:
+            with ledger.committing(study.claim_token, now=now):
+                pass
