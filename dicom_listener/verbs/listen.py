@@ -3,10 +3,14 @@
 # ruff: noqa: PLC0415 - what is heavy is imported when the verb runs, so that help is instant
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dicom_listener.verbs import exit_codes, root_option
+
+if TYPE_CHECKING:
+    from dicom_listener.settings import ListenerSettings
 
 
 @click.command(epilog="\b\nExample:\n  echobeam listen --root ./echobeam-data --host 0.0.0.0 --port 11112")
@@ -19,6 +23,11 @@ from dicom_listener.verbs import exit_codes, root_option
     type=click.IntRange(0, 65535),
     help="Port of /metrics, /healthz and /readyz, 0 for a free one.  [default: 9108]",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    help="Processes that receive, all on the same port.  [default: 1]",
+)
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
 def listen(
     *,
@@ -27,6 +36,7 @@ def listen(
     port: int | None,
     ae_title: str | None,
     http_port: int | None,
+    processes: int | None,
     quiet: bool,
 ) -> None:
     """Receive studies over C-STORE until SIGTERM or Ctrl-C, then drain and stop.
@@ -34,7 +44,6 @@ def listen(
     Open associations may finish for `drain_s` seconds. A second signal stops at once.
     """
     from dicom_listener.log import configure_logging
-    from dicom_listener.service import Listener
     from dicom_listener.settings import ListenerSettings, load_section
 
     configure_logging(quiet=quiet)
@@ -47,11 +56,34 @@ def listen(
             port=port,
             ae_title=ae_title,
             http_port=http_port,
+            processes=processes,
         )
-        # Blocked before any thread starts, so that none of them takes a signal which would then wait
-        # for the main thread to wake by itself.
-        signals = {signal.SIGTERM, signal.SIGINT}
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        with Listener(settings):
-            signal.sigwait(signals)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        if settings.processes == 1:
+            _receive_here(settings)
+        else:
+            raise SystemExit(_receive_in_children(settings, quiet=quiet))
+
+
+def _receive_here(settings: "ListenerSettings") -> None:
+    from dicom_listener.lifeline import stop_with_supervisor
+    from dicom_listener.service import Listener
+
+    # Blocked before any thread starts, so that none of them takes a signal which would then wait for the
+    # main thread to wake by itself.
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    stop_with_supervisor()
+    with Listener(settings):
+        signal.sigwait(signals)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
+def _receive_in_children(settings: "ListenerSettings", *, quiet: bool) -> int:
+    from dicom_listener.lifeline import stop_with_supervisor
+    from dicom_listener.shared_metrics import share_metrics
+
+    metrics_folder = share_metrics(settings.root / "run")
+    from dicom_listener.processes import run_processes  # imports what share_metrics must precede
+
+    stop_with_supervisor()
+    return run_processes(settings, metrics_folder, quiet=quiet)

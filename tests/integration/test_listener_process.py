@@ -35,7 +35,7 @@ def test_sigterm_drains_and_what_was_promised_is_kept(tmp_path: Path) -> None:
         assert running.wait(DEADLINE_S) == 0
         assert not (root / "run" / "listener.json").exists()
         events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
-        assert events == ["listening", "association", "stopped"]
+        assert events == ["reconciled", "listening", "association", "stopped"]
     ledger = Ledger(f"sqlite:///{root}/ledger.sqlite")
     study = ledger.show_study("1.2.3")
     ledger.close()

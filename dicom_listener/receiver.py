@@ -1,0 +1,161 @@
+"""The receiving half of the listener: DICOM servers with admission in front of them.
+
+Any number of receivers, each in its own process, may share the ports, the spool and the ledger of one
+keeper.
+"""
+
+import ssl
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final, Self
+
+import structlog
+from pynetdicom import AE, evt
+
+from dicom_listener import commitment, scp
+from dicom_listener.admission import Admission, Room
+from dicom_listener.commitment import CommitmentProvider
+from dicom_listener.errors import PortInUseError
+from dicom_listener.reception import Reception
+from dicom_listener.server import GuardedServer, start_server
+from dicom_listener.settings import ListenerSettings
+from dicom_listener.slots import Slots
+from dicom_listener.tls import server_context
+
+SLOTS_FOLDER: Final = "run/associations"
+_ABORT_WAIT_S: Final = 5.0
+_UNLIMITED: Final = 1_000_000
+
+_log = structlog.get_logger(__name__)
+
+
+class Receiver:
+    """Receives while its `with` block runs, and drains when it ends.
+
+    Args:
+        settings: where to listen, whom to admit, and the limits.
+        reception: what is received goes there.
+        provider: takes requests of storage commitment.
+        room: asked before an association is accepted.
+        shares_ports: other processes receive on the same ports (SO_REUSEPORT).
+
+    Attributes:
+        dicom_port: where it receives; with TLS unless there is a plain port too.
+        tls_port: where it receives with TLS; None without TLS.
+
+    Raises:
+        CertificateError: on entry, if TLS cannot work.
+        PortInUseError: on entry, if a port is taken.
+    """
+
+    dicom_port: int
+    tls_port: int | None
+
+    def __init__(
+        self,
+        settings: ListenerSettings,
+        reception: Reception,
+        provider: CommitmentProvider,
+        room: Room,
+        *,
+        shares_ports: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._reception = reception
+        self._provider = provider
+        self._room = room
+        self._shares_ports = shares_ports
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def ports(self) -> dict[str, int]:
+        """Name the ports, for the file that announces them."""
+        announced = {"dicom_port": self.dicom_port}
+        return announced if self.tls_port is None else {**announced, "tls_port": self.tls_port}
+
+    def _start(self, stack: ExitStack) -> None:
+        settings = self._settings
+        ssl_context = server_context(settings) if settings.has_tls else None
+        slots = Slots(settings.root / SLOTS_FOLDER)
+        admission = Admission(settings, self._reception.metrics, self._room, slots)
+        ae = scp.make_application_entity(settings)
+        ae.supported_contexts = [*ae.supported_contexts, *commitment.contexts()]
+        ae.maximum_associations = _UNLIMITED  # admission counts, and across processes
+        handlers = [
+            *admission.handlers(),
+            *scp.handlers(self._reception),
+            *commitment.handlers(self._provider),
+        ]
+        servers: list[GuardedServer] = []
+        stack.callback(drain, servers, settings.drain_s)
+        self.tls_port = None
+        if ssl_context is not None:
+            server = self._listen(ae, handlers, admission, settings.tls_port, ssl_context)
+            servers.append(server)
+            self.tls_port = self.dicom_port = server.server_address[1]
+        if settings.has_plain_port:
+            server = self._listen(ae, handlers, admission, settings.port, None)
+            servers.append(server)
+            self.dicom_port = server.server_address[1]
+
+    def _listen(
+        self,
+        ae: AE,
+        handlers: Sequence[evt.EventHandlerType],
+        admission: Admission,
+        port: int,
+        ssl_context: ssl.SSLContext | None,
+    ) -> GuardedServer:
+        try:
+            return start_server(
+                ae,
+                self._settings,
+                handlers,
+                ssl_context=ssl_context,
+                admission=admission,
+                reuse_port=self._shares_ports,
+                port=port,
+            )
+        except OSError as error:
+            raise port_in_use(self._settings.host, port, error, tls=ssl_context is not None) from error
+
+
+def port_in_use(host: str, port: int, error: OSError, *, tls: bool) -> PortInUseError:
+    """Say that DICOM cannot be received on a port, and which setting names another."""
+    setting = "tls_port" if tls else "port"
+    return PortInUseError(
+        f"DICOM cannot listen on {host}:{port} ({error.strerror}): stop what is there or set {setting}"
+    )
+
+
+def drain(servers: Sequence[GuardedServer], drain_s: float) -> None:
+    """Stop accepting, let open associations finish, and abort those that do not in time.
+
+    An aborted sender gets no Success for what was under way, and sends it again. Connections on which
+    no association is open yet, such as a load balancer's probes, are not waited for.
+
+    Args:
+        servers: the running servers.
+        drain_s: seconds that all open associations have together.
+    """
+    deadline = time.monotonic() + drain_s
+    for server in servers:
+        server.shutdown()
+    for assoc in [assoc for server in servers for assoc in server.active_associations]:
+        if not assoc.is_established:
+            assoc.abort()
+            continue
+        assoc.join(max(0.0, deadline - time.monotonic()))
+        if assoc.is_alive():
+            _log.warning("association_aborted", after_s=drain_s)
+            assoc.abort()
+            assoc.join(_ABORT_WAIT_S)

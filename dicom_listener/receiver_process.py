@@ -1,0 +1,63 @@
+"""One of several processes that receive: `python -m dicom_listener.receiver_process NAME`.
+
+Started by `dicom_listener.processes`, which hands down settings, ports and the folder of metrics.
+"""
+
+import os
+import signal
+import sys
+from contextlib import ExitStack
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from dicom_listener.housekeeping import Housekeeper, extending_holds
+from dicom_listener.keeper import Tools
+from dicom_listener.lifeline import stop_with_supervisor
+from dicom_listener.log import configure_logging
+from dicom_listener.processes import SETTINGS_VARIABLE
+from dicom_listener.receiver import Receiver
+from dicom_listener.runfile import announced
+from dicom_listener.settings import ListenerSettings
+from dicom_listener.verbs import exit_codes
+
+_log = structlog.get_logger("dicom_listener.receiver")
+
+
+def receive(name: str, settings: ListenerSettings) -> None:
+    """Receive until SIGTERM, then drain.
+
+    Args:
+        name: of this process; it announces itself as `run/NAME.json`.
+        settings: with the ports that the parent reserved.
+
+    Raises:
+        CertificateError: if TLS cannot work any more.
+        PortInUseError: if a port cannot be shared.
+        LedgerUnavailableError: if the ledger cannot be opened.
+    """
+    # Blocked before any thread starts, so that none of them takes a signal.
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    stop_with_supervisor()
+    with ExitStack() as stack:
+        tools = stack.enter_context(Tools.opened(settings, CollectorRegistry()))
+        reception = tools.reception
+        stack.enter_context(
+            Housekeeper([extending_holds(reception)], settings.housekeeping_s, reception.clock)
+        )
+        receiver = stack.enter_context(
+            Receiver(
+                settings, reception, tools.commitment_provider(settings), tools.reserve, shares_ports=True
+            )
+        )
+        stack.enter_context(announced(settings.root / "run" / f"{name}.json", **receiver.ports()))
+        _log.info("receiving", process=name)
+        signal.sigwait(signals)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
+if __name__ == "__main__":
+    configure_logging(quiet="--quiet" in sys.argv)
+    with exit_codes():
+        receive(sys.argv[1], ListenerSettings.model_validate_json(os.environ.pop(SETTINGS_VARIABLE)))
