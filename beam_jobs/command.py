@@ -27,6 +27,9 @@ VERBS: Final = {
     "studies": Verb(
         "dicom_listener.verbs.studies", "studies", "Show where each study is; retry a failed one."
     ),
+    "backfill": Verb(
+        "dicom_listener.verbs.backfill", "backfill", "Fetch studies that an archive has already."
+    ),
     "commitments": Verb(
         "dicom_listener.verbs.commitments",
         "commitments",

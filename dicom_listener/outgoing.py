@@ -78,13 +78,23 @@ class Caller:
         *,
         roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
         handlers: Sequence[evt.EventHandlerType] = (),
+        answer_timeout_s: float | None = None,
     ) -> Iterator[Association]:
         """Open an association for the block; release it after, abort it if the block raises.
+
+        Args:
+            peer: whom to call.
+            contexts: what to propose.
+            roles: the roles that we want in them (PS3.7 D.3.3.4).
+            handlers: for what the peer sends.
+            answer_timeout_s: how long it may say nothing once the association is open; `timeout_s` if None.
 
         Raises:
             PeerUnreachableError: before the block, if there is no association.
         """
         assoc = self._associate(peer, contexts, roles, handlers)
+        if answer_timeout_s is not None:
+            assoc.dimse_timeout = assoc.network_timeout = answer_timeout_s
         try:
             yield assoc
         except BaseException:

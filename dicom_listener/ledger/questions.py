@@ -138,6 +138,8 @@ def _study_record(connection: Connection, study: RowMapping) -> StudyRecord:
         last_received_at=study["last_received_at"],
         completed_at=study["completed_at"],
         completed_because=study["completed_because"],
+        expected_instances=study["expected_instances"],
+        expected_at=study["expected_at"],
         attempts=study["attempts"],
         last_error=study["last_error"],
         last_error_at=study["last_error_at"],

@@ -159,6 +159,9 @@ class StudyRecord:
 
     Attributes:
         instances: how many it has, and `size_bytes` how large their contents at work are together.
+        expected_instances: how many the query peer has, as it last said; None if it was not asked, does not
+            know the study, or does not say.
+        expected_at: when it was last heard of.
         duplicates: how often an instance came that was known already.
         contents_aside: how many contents were replaced or set aside.
         pruned_files: how many files were deleted by the rules of retention, of contents at work.
@@ -174,6 +177,8 @@ class StudyRecord:
     last_received_at: float
     completed_at: float | None
     completed_because: str | None
+    expected_instances: int | None
+    expected_at: float | None
     attempts: int
     last_error: str | None
     last_error_at: float | None

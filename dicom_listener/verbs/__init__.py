@@ -69,7 +69,12 @@ def exit_codes() -> Iterator[None]:
     except errors.ListenerError as error:
         click.echo(str(error), err=True)
         match error:
-            case errors.PortInUseError() | errors.SpoolLockedError() | errors.StudyBusyError():
+            case (
+                errors.PortInUseError()
+                | errors.SpoolLockedError()
+                | errors.StudyBusyError()
+                | errors.JobRunningError()
+            ):
                 code = BUSY
             case errors.StartRefusedError():
                 code = REFUSED
