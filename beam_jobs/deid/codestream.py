@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from beam_jobs.deid.errors import RejectedError
+from beam_jobs.deid.source import PixelFormat
 from beam_jobs.records import Reason
 
 _JPEG_START: Final = b"\xff\xd8"
@@ -36,6 +37,24 @@ def read_frame_size(frame: bytes) -> FrameSize:
     if size is None:
         raise RejectedError(Reason.CORRUPT_PIXELS)
     return size
+
+
+def is_deep_jpeg(frame: bytes, pixels: PixelFormat) -> bool:
+    """Check the size that a JPEG gives itself against the header's; say whether it has 12 bits.
+
+    Raises:
+        RejectedError: CORRUPT_PIXELS for another size, UNSUPPORTED_PIXELS for what is neither grey nor
+            colour of 8 bits, nor grey of 12.
+    """
+    size = read_frame_size(frame)
+    if (size.rows, size.columns) != (pixels.rows, pixels.columns):
+        raise RejectedError(Reason.CORRUPT_PIXELS)
+    if size.precision == 8 and size.components in {1, 3}:
+        return False
+    is_grey = size.components == pixels.samples_per_pixel == 1
+    if size.precision != 12 or not is_grey or pixels.bits_allocated != 16:
+        raise RejectedError(Reason.UNSUPPORTED_PIXELS)
+    return True
 
 
 def _jpeg_size(frame: bytes) -> FrameSize | None:

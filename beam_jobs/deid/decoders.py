@@ -15,15 +15,19 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
 )
 
-from beam_jobs.deid.codestream import read_frame_size
+from beam_jobs.deid.codestream import is_deep_jpeg, read_frame_size
 from beam_jobs.deid.errors import RejectedError
 from beam_jobs.deid.frame_codecs import CODEC_TRANSFER_SYNTAXES, decode_twelve_bits, samples_decoder_of
 from beam_jobs.deid.luminance import Samples, Tones, rgb_to_luminance
-from beam_jobs.deid.source import VIDEO_TRANSFER_SYNTAXES, PixelFormat, PixelSource, used_bits
+from beam_jobs.deid.source import (
+    JPEG_TRANSFER_SYNTAXES,
+    VIDEO_TRANSFER_SYNTAXES,
+    PixelFormat,
+    PixelSource,
+    used_bits,
+)
 from beam_jobs.deid.video import decode_video
 from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS, Reason
 from echo_models.preprocessing import nearest_positions
@@ -32,9 +36,10 @@ Grey = npt.NDArray[np.uint8]
 Rgb = npt.NDArray[np.uint8]
 
 _NATIVE: Final = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian})
-_JPEG: Final = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
 
-SUPPORTED_TRANSFER_SYNTAXES: Final = _NATIVE | _JPEG | CODEC_TRANSFER_SYNTAXES | VIDEO_TRANSFER_SYNTAXES
+SUPPORTED_TRANSFER_SYNTAXES: Final = (
+    _NATIVE | JPEG_TRANSFER_SYNTAXES | CODEC_TRANSFER_SYNTAXES | VIDEO_TRANSFER_SYNTAXES
+)
 """JPEG XL, JPEG 2000 Part 2, HTJ2K, deflated and hierarchical syntaxes are not among them: they are
 refused by name, before a byte of their pixels is read."""
 
@@ -103,12 +108,11 @@ def decode_rgb(source: PixelSource, tones: Tones, places: Collection[int] | None
 
 def decoder_of(source: PixelSource, tones: Tones) -> FrameDecoder:
     """Choose the decoder of a source whose frames are each for themselves: of any but video."""
-    sampling = _Sampling(source.pixels)
     if source.transfer_syntax in _NATIVE:
-        return _NativeDecoder(source, sampling, tones)
-    if source.transfer_syntax in _JPEG:
-        return _JpegDecoder(source.pixels, sampling, tones)
-    return _CodecDecoder(source, sampling, tones)
+        return NativeDecoder(source, tones)
+    if source.is_jpeg:
+        return _JpegDecoder(source.pixels, tones)
+    return _CodecDecoder(source, tones)
 
 
 class _Sampling:
@@ -123,27 +127,30 @@ class _Sampling:
         return frame.take(self.rows, axis=0).take(self.columns, axis=1)
 
 
-class _NativeDecoder:
-    """Native pixels (PS3.5 8.2): only the sampling points are read and converted."""
+class NativeDecoder:
+    """Native pixels (PS3.5 8.2): a `FrameDecoder` that reads and converts only the sampling points."""
 
-    def __init__(self, source: PixelSource, sampling: _Sampling, tones: Tones) -> None:
+    def __init__(self, source: PixelSource, tones: Tones) -> None:
         self._dtype = source.pixels.dtype.newbyteorder(">" if source.is_big_endian else "<")
         self._source = source
-        self._sampling = sampling
+        self._sampling = _Sampling(source.pixels)
         self._tones = tones
 
     def grey(self, frame: bytes) -> Grey:
-        stored = self._stored(frame)
+        """Decode to luminance: [120, 160], uint8."""
+        stored = self.arranged(self.flat(frame))
         if self._source.is_subsampled:
             pixels = self._source.pixels
             stored = stored[..., :2].reshape(pixels.rows, pixels.columns, 1)
         return self._tones.luminance(self._used_bits(self._sampling(stored)), self._photometric)
 
     def rgb(self, frame: bytes) -> Rgb:
+        """Decode to colour: [H, W, 3], uint8."""
         return self._tones.rgb(*self.samples(frame))
 
     def samples(self, frame: bytes) -> tuple[Samples, str]:
-        stored = self._stored(frame)
+        """Give what is stored: [H, W] or [H, W, 3], and its photometric interpretation."""
+        stored = self.arranged(self.flat(frame))
         if self._source.is_subsampled:
             # Both pixels of a pair have its colour.
             pixels = self._source.pixels
@@ -154,12 +161,15 @@ class _NativeDecoder:
     def _photometric(self) -> str:
         return self._source.pixels.photometric_interpretation
 
-    def _stored(self, frame: bytes) -> Samples:
+    def flat(self, frame: bytes | bytearray) -> Samples:
+        """Give the samples in their order: one axis, a view of the frame where bytes need no swap."""
+        samples = np.frombuffer(frame, self._dtype)
+        return samples.reshape(-1, 2)[:, ::-1].reshape(-1) if self._source.is_swapped else samples
+
+    def arranged(self, samples: Samples) -> Samples:
+        """See `flat` samples as [H, W], [H, W, 3], or as pairs of pixels [H, W / 2, 4]; no copy."""
         pixels = self._source.pixels
         rows, columns = pixels.rows, pixels.columns
-        samples = np.frombuffer(frame, self._dtype)
-        if self._source.is_swapped:
-            samples = samples.reshape(-1, 2)[:, ::-1].reshape(-1)
         if self._source.is_subsampled:
             # Y1 Y2 Cb Cr for each two pixels (PS3.3 C.7.6.3.1.2).
             return samples.reshape(rows, columns // 2, 4)
@@ -180,10 +190,9 @@ class _JpegDecoder:
     which is often wrong: luminance is the Y of YCbCr, or weighed from RGB.
     """
 
-    def __init__(self, pixels: PixelFormat, sampling: _Sampling, tones: Tones) -> None:
+    def __init__(self, pixels: PixelFormat, tones: Tones) -> None:
         self._pixels = pixels
-        self._shape = (pixels.rows, pixels.columns)
-        self._sampling = sampling
+        self._sampling = _Sampling(pixels)
         self._tones = tones
         self._is_inverted = pixels.photometric_interpretation == "MONOCHROME1"
         self._buffer = np.empty((pixels.rows, pixels.columns, 1), np.uint8)
@@ -209,16 +218,7 @@ class _JpegDecoder:
         return _libjpeg(frame, "RGB", None), "RGB"
 
     def _is_deep(self, frame: bytes) -> bool:
-        """Check a frame's own size against the header's; say whether it has 12 bits."""
-        rows, columns, components, precision = read_frame_size(frame)
-        if (rows, columns) != self._shape:
-            raise RejectedError(Reason.CORRUPT_PIXELS)
-        is_deep = precision == 12
-        if components not in ({1} if is_deep else {1, 3}) or precision not in {8, 12}:
-            raise RejectedError(Reason.UNSUPPORTED_PIXELS)
-        if is_deep and (self._pixels.bits_allocated != 16 or self._pixels.samples_per_pixel != 1):
-            raise RejectedError(Reason.UNSUPPORTED_PIXELS)
-        return is_deep
+        return is_deep_jpeg(frame, self._pixels)
 
 
 def _libjpeg(frame: bytes, colorspace: str, buffer: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8]:
@@ -232,9 +232,9 @@ def _libjpeg(frame: bytes, colorspace: str, buffer: npt.NDArray[np.uint8] | None
 class _CodecDecoder:
     """JPEG Lossless, JPEG-LS, JPEG 2000 and RLE: decoded whole, then sampled."""
 
-    def __init__(self, source: PixelSource, sampling: _Sampling, tones: Tones) -> None:
+    def __init__(self, source: PixelSource, tones: Tones) -> None:
         self.samples = samples_decoder_of(source)
-        self._sampling = sampling
+        self._sampling = _Sampling(source.pixels)
         self._tones = tones
 
     def grey(self, frame: bytes) -> Grey:

@@ -44,7 +44,8 @@ def _envelope(
             chain.pop()
         chain.append(point)
     # Rounded, or a corner that lies on the hull may fall just outside of it.
-    found: npt.NDArray[np.float64] = np.interp(at, *zip(*chain, strict=True)).round(6)
+    corners = np.array(chain, np.float64)
+    found: npt.NDArray[np.float64] = np.interp(at, corners[:, 0], corners[:, 1]).round(6)
     return found
 
 

@@ -84,7 +84,7 @@ class _Range:
         if photometric_interpretation == "RGB":
             return rgb_to_luminance(self._to_bytes(samples))
         grey = self._to_bytes(samples)
-        return _WHITE - grey if photometric_interpretation == "MONOCHROME1" else grey
+        return np.bitwise_not(grey) if photometric_interpretation == "MONOCHROME1" else grey
 
     def rgb(self, samples: Samples, photometric_interpretation: str) -> Bytes:
         if photometric_interpretation == "RGB":
@@ -111,7 +111,8 @@ def _stretched(y: Samples) -> npt.NDArray[np.float32]:
 
 
 def _clipped(values: npt.NDArray[np.floating[Any]]) -> Bytes:
-    return np.clip(np.rint(values), 0, _WHITE).astype(np.uint8)
+    clipped: Bytes = np.clip(np.rint(values), 0, _WHITE).astype(np.uint8)
+    return clipped
 
 
 class _Palette:

@@ -13,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from beam_jobs.deid.decoders import decode_grey
 from beam_jobs.deid.errors import RejectedError
 from beam_jobs.deid.hull import convex_hull
+from beam_jobs.deid.luminance import Tones
 from beam_jobs.deid.regions import RegionMasks
+from beam_jobs.deid.source import PixelSource
 from beam_jobs.records import Reason
 
 Mask = npt.NDArray[np.bool_]
@@ -33,6 +36,28 @@ def sampled_places(number_of_frames: int) -> npt.NDArray[np.int64]:
         [at most `SAMPLED_FRAMES`], int64, ascending, each once.
     """
     return np.unique(np.linspace(0, number_of_frames - 1, SAMPLED_FRAMES).astype(np.int64))
+
+
+def find_keep_mask(source: PixelSource, tones: Tones, regions: RegionMasks) -> Mask:
+    """Find the pixels to keep of an instance, in a few of its frames as far as it has them.
+
+    Returns:
+        [120, 160], bool.
+
+    Raises:
+        RejectedError: NO_IMAGE_REGION where nothing looks like an image; or what decoding raises, where
+            not one frame can be decoded.
+    """
+    found: list[npt.NDArray[np.uint8]] = []
+    fault: RejectedError | None = None
+    places = frozenset(sampled_places(source.pixels.number_of_frames).tolist())
+    try:
+        found.extend(decode_grey(source, tones, places))
+    except RejectedError as error:
+        fault = error
+    if fault is not None and not found:
+        raise RejectedError(fault.reason)
+    return keep_mask(np.stack(found), regions)
 
 
 def keep_mask(frames: npt.NDArray[np.uint8], regions: RegionMasks) -> Mask:
@@ -186,8 +211,9 @@ def _large(mask: Mask, ratio: float) -> Mask:
     labels, _ = ndimage.label(mask)
     areas = np.bincount(labels.ravel())
     areas[0] = 0
-    is_large: Mask = areas >= max(ratio * areas.max(), _SMALLEST_AREA_RATIO * mask.size)
-    return is_large[labels]
+    is_large = areas >= max(ratio * areas.max(), _SMALLEST_AREA_RATIO * mask.size)
+    large: Mask = is_large[labels]
+    return large
 
 
 def _moving(frames: _Greys) -> Mask | None:
@@ -199,9 +225,10 @@ def _moving(frames: _Greys) -> Mask | None:
     is_speckle = _is_not_ink(frames) & (change >= _CHANGE_RATIO * grey)
     for level in _CHANGE_LEVELS:
         often = (changes >= level).sum(axis=0, dtype=np.uint8)
-        moving: Mask = often >= _OFTEN * len(changes)
+        moving = often >= _OFTEN * len(changes)
         if _MOVING_RATIOS[0] <= moving.mean() <= _MOVING_RATIOS[1]:
-            return moving & is_speckle
+            found: Mask = moving & is_speckle
+            return found
     return None
 
 

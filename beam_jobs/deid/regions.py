@@ -160,6 +160,32 @@ def region_masks(regions: tuple[Region, ...], rows: int, columns: int) -> Region
     return RegionMasks((np.ones((FRAME_ROWS, FRAME_COLUMNS), np.bool_),), (), are_of_header=False)
 
 
+def full_size_mask(
+    keep: npt.NDArray[np.bool_], regions: tuple[Region, ...], rows: int, columns: int
+) -> npt.NDArray[np.bool_]:
+    """Enlarge a keep-mask to the whole screen, where the boxes of the header cut it to the pixel.
+
+    Args:
+        keep: [120, 160], bool.
+        regions: as `read_regions` has them.
+        rows: H of the screen.
+        columns: W of the screen.
+
+    Returns:
+        [H, W], bool.
+    """
+    ys = np.arange(rows) * FRAME_ROWS // rows
+    xs = np.arange(columns) * FRAME_COLUMNS // columns
+    mask = keep.take(ys, axis=0).take(xs, axis=1)
+    boxes = [region.box for region in regions if region.box is not None]
+    if not boxes:
+        return mask
+    inside = np.zeros_like(mask)
+    for box in boxes:
+        inside[box.top : box.bottom, box.left : box.right] = True
+    return mask & inside
+
+
 def _draw(box: Box, rows: int, columns: int) -> npt.NDArray[np.bool_]:
     ys = nearest_positions(rows, FRAME_ROWS)
     xs = nearest_positions(columns, FRAME_COLUMNS)

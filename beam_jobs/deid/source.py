@@ -17,7 +17,15 @@ import numpy.typing as npt
 import pydicom
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
-from pydicom.uid import HEVCM10P51, HEVCMP51, UID, MPEGTransferSyntaxes, RLELossless
+from pydicom.uid import (
+    HEVCM10P51,
+    HEVCMP51,
+    UID,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    MPEGTransferSyntaxes,
+    RLELossless,
+)
 
 from beam_jobs.deid.errors import RejectedError
 from beam_jobs.deid.quiet import quiet_pydicom
@@ -46,6 +54,8 @@ _SEQUENCE_DELIMITER: Final = b"\xfe\xff\xdd\xe0"
 # fragment of a frame's rest never does (ISO 10918-1 B.1.1.2, 14495-1 D.1, 15444-1 A.3).
 _CODESTREAM_STARTS: Final = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
 _CODESTREAM_END: Final = b"\xff\xd9"
+
+JPEG_TRANSFER_SYNTAXES: Final = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
 
 VIDEO_TRANSFER_SYNTAXES: Final = frozenset({*MPEGTransferSyntaxes, HEVCMP51, HEVCM10P51})
 """One stream holds all frames of an instance (PS3.5 8.2.5 to 8.2.8, 10.9 to 10.17)."""
@@ -170,6 +180,11 @@ class PixelSource:
         return self.transfer_syntax.is_encapsulated
 
     @property
+    def is_jpeg(self) -> bool:
+        """Whether each frame is a JPEG with loss."""
+        return self.transfer_syntax in JPEG_TRANSFER_SYNTAXES
+
+    @property
     def is_video(self) -> bool:
         """Whether all frames are in one stream, and none can be decoded without those before it."""
         return self.transfer_syntax in VIDEO_TRANSFER_SYNTAXES
@@ -281,14 +296,22 @@ class PixelSource:
                 yield fragment
 
 
-def locate_pixels(ds: Dataset, transfer_syntax: UID, pixels: PixelFormat) -> PixelSource:
+def locate_pixels(
+    ds: Dataset, transfer_syntax: UID, pixels: PixelFormat, path: Path | None = None
+) -> PixelSource:
     """Find the pixels of a dataset, in memory if they are there, else in the file it was read from.
+
+    Args:
+        ds: of the instance.
+        transfer_syntax: as its file has it.
+        pixels: as `read_pixel_format` has them.
+        path: the file, where the dataset does not know it.
 
     Raises:
         RejectedError: NO_PIXELS where there are none, UNSUPPORTED_PIXELS where they are floats,
             MISSING_FILE where their file is gone.
     """
-    place = _find(ds)
+    place = _find(ds, path)
     is_big_endian = not (transfer_syntax.is_little_endian or transfer_syntax.is_encapsulated)
     return PixelSource(
         pixels=pixels,
@@ -395,21 +418,20 @@ def _open(path: Path) -> BinaryIO:
         raise RejectedError(Reason.MISSING_FILE) from None
 
 
-def _find(ds: Dataset) -> _Place:
+def _find(ds: Dataset, path: Path | None) -> _Place:
     if any(tag in ds for tag in _FLOAT_PIXEL_DATA):
         raise RejectedError(Reason.UNSUPPORTED_PIXELS)
     element = ds.get_item(_PIXEL_DATA) if _PIXEL_DATA in ds else None
     if element is not None and isinstance(element.value, bytes):
         return _Place(None, element.value, 0, len(element.value), str(element.VR or "OW"))
     if isinstance(element, RawDataElement) or element is None:
-        place = _find_in_file(ds)
+        place = _find_in_file(path or getattr(ds, "filename", None))
         if place is not None:
             return place
     raise RejectedError(Reason.NO_PIXELS)
 
 
-def _find_in_file(ds: Dataset) -> _Place | None:
-    filename = getattr(ds, "filename", None)
+def _find_in_file(filename: Path | str | None) -> _Place | None:
     if not filename:
         return None
     path = Path(filename)
