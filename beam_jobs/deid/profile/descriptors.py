@@ -8,7 +8,7 @@ from beam_jobs.deid.profile.table import read_words
 _LONGEST: Final = 64
 """Characters of a text that are kept at most: what LO holds."""
 
-_WORD: Final = re.compile(r"[A-Za-z]+|[234]-?[A-Za-z]{1,2}\b")
+_WORD: Final = re.compile(r"[A-Za-z0-9]+")
 
 _WORDS: Final = read_words("descriptor_words.txt")
 
@@ -19,6 +19,6 @@ def keep_known_words(value: bytes) -> str:
     Numbers go too, other than those in names of views such as `4ch`.
     """
     words = _WORD.findall(value.decode("ascii", "replace"))
-    kept = [word for word in words if word.lower().replace("-", "") in _WORDS]
+    kept = [word for word in words if word.lower() in _WORDS]
     text = " ".join(kept)
     return text if len(text) <= _LONGEST else text[:_LONGEST].rpartition(" ")[0]

@@ -91,11 +91,13 @@ def basic_action(rule: AttributeRule, iod: str | None, *, is_nested: bool) -> st
 def _step_of(
     rule: AttributeRule, options: DeidOptions, iod: str | None, is_nested: bool, allowed: Step | None
 ) -> Step:
-    basic = _basic_step(rule, basic_action(rule, iod, is_nested=is_nested), options)
-    return _option_step(rule, options, allowed, basic) or basic
+    basic = _basic_step(rule, basic_action(rule, iod, is_nested=is_nested))
+    # Inside a tree a branch of which nothing is left is cut off; only the trunk needs a dummy.
+    of_tree = None if is_nested else basic
+    return _option_step(rule, options, allowed, basic) or _tree_step(rule, options, of_tree) or basic
 
 
-def _basic_step(rule: AttributeRule, action: str, options: DeidOptions) -> Step:
+def _basic_step(rule: AttributeRule, action: str) -> Step:
     name, vr = rule_name(rule), rule.vr
     if rule.keyword == "PatientID":
         return Step("D", name, vr, function=lambda _, subject: subject.subject_key.encode("ascii"))
@@ -105,7 +107,9 @@ def _basic_step(rule: AttributeRule, action: str, options: DeidOptions) -> Step:
         case ("Z", _):
             return Step("Z", name, vr, constant=b"")
         case ("U" | "U*" | "D", "SQ"):
-            return Step(action[0], name, vr, items=_items_of_basic(rule, options))
+            # A tree of content or graphics is only gone through by an option that knows how.
+            is_tree = rule.content or rule.graphics
+            return Step(action[0], name, vr, items=Items.DUMMY if is_tree else Items.SAME_RULES)
         case ("U" | "D", "UI"):
             return Step(action, name, vr, function=values.hash_uids)
         case ("D", _):
@@ -114,13 +118,6 @@ def _basic_step(rule: AttributeRule, action: str, options: DeidOptions) -> Step:
         f"An action must be X, Z, D, U or U*; row {rule.number} of Table E.1-1 gives {action}. "
         "Check the file against the Standard."
     )
-
-
-def _items_of_basic(rule: AttributeRule, options: DeidOptions) -> Items:
-    """Say whether a sequence may be gone through, or whether only an option that is off would do that."""
-    is_content = rule.content and not options.clean_structured_content
-    is_graphics = rule.graphics and not options.clean_graphics
-    return Items.DUMMY if is_content or is_graphics else Items.SAME_RULES
 
 
 def _option_step(
@@ -132,7 +129,6 @@ def _option_step(
         or _device_step(rule, options, otherwise)
         or _patient_step(rule, options, allowed, otherwise)
         or _descriptor_step(rule, options, otherwise)
-        or _tree_step(rule, options, otherwise)
     )
 
 
@@ -175,7 +171,7 @@ def _descriptor_step(rule: AttributeRule, options: DeidOptions, otherwise: Step)
     return None
 
 
-def _tree_step(rule: AttributeRule, options: DeidOptions, otherwise: Step) -> Step | None:
+def _tree_step(rule: AttributeRule, options: DeidOptions, otherwise: Step | None) -> Step | None:
     if rule.content and options.clean_structured_content and rule.keyword in _CONTENT_SEQUENCES:
         return Step("C", rule_name(rule), "SQ", items=Items.CONTENT, otherwise=otherwise)
     if rule.graphics and options.clean_graphics and rule.vr == "SQ":

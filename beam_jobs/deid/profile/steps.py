@@ -45,9 +45,9 @@ class Action(NamedTuple):
         written = []
         for depth, number in enumerate(self.path):
             if depth % 2:
-                written.append(f"[{number}].")
+                written.append(f"[{number}]")
             else:
-                written.append(f"({number >> 16:04X},{number & 0xFFFF:04X})")
+                written.append(f"{'.' if depth else ''}({number >> 16:04X},{number & 0xFFFF:04X})")
         return "".join(written)
 
 

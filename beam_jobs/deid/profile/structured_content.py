@@ -82,7 +82,7 @@ def dummy_item(sequence_tag: int) -> Dataset:
     if sequence_tag == _CONTENT_SEQUENCE:
         item.RelationshipType, item.ValueType = "CONTAINS", "TEXT"
         item.ConceptNameCodeSequence = [make_code("121106", "DCM")]
-        item.TextValue = dummy("UT").decode("ascii")
+        item.TextValue = dummy("UT").decode("ascii").rstrip()
     return item
 
 

@@ -138,7 +138,7 @@ class Walk:
         if not value and step.code != "D":
             return raw_element(tag, vr, b"")
         new = self._moved_date(ds, value, step) if step.time_tag else step.function(value, self)
-        if new is value and vr == element.VR and element.is_raw:
+        if element.is_raw and new is element.value and vr == element.VR:
             return element
         return None if new is None else raw_element(tag, vr, new)
 
