@@ -96,10 +96,10 @@ class CertificateCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Give the time that was read at the start."""
+        family = self._family()
         if self._expires_at is not None:
-            family = self._family()
             family.add_metric([], self._expires_at)
-            yield family
+        yield family
 
     @staticmethod
     def _family() -> GaugeMetricFamily:

@@ -22,9 +22,14 @@ from beam_jobs.command import main as echobeam
 from beam_jobs.metrics import WorkerMetrics
 from beam_jobs.retrain_metrics import RetrainMetrics
 from beam_jobs.settings import DeidSettings, RetrainSettings, WorkerSettings
+from dicom_listener.capacity import DiskCollector, DiskReserve
+from dicom_listener.commitment_ledger import CommitmentLedger
+from dicom_listener.keeping_metrics import KeepingMetrics, LostFilesCollector
 from dicom_listener.ledger import Ledger
 from dicom_listener.metrics import LedgerCollector, ListenerMetrics
+from dicom_listener.peer_metrics import CommitmentCollector, PeerMetrics
 from dicom_listener.settings import ListenerSettings, TableSettings
+from dicom_listener.tls import CertificateCollector
 
 REFERENCE: Final = Path(__file__).parent / "reference"
 SECTIONS: Final[dict[str, Any]] = {
@@ -164,8 +169,17 @@ def metrics_page() -> str:
 def registries() -> dict[str, CollectorRegistry]:
     """Return a registry of each program, with all its metrics in it."""
     listener = CollectorRegistry()
-    ListenerMetrics(listener)
-    listener.register(LedgerCollector(cast("Ledger", None)))  # to be described needs no ledger
+    for metrics in (ListenerMetrics, PeerMetrics, KeepingMetrics):
+        metrics(listener)
+    no_ledger, no_commitments, no_disk = cast("Ledger", None), cast("CommitmentLedger", None), Path()
+    for collector in (  # to be described they need nothing to ask
+        LedgerCollector(no_ledger),
+        LostFilesCollector(no_ledger),
+        CommitmentCollector(no_commitments),
+        DiskCollector(DiskReserve(no_disk, 0)),
+        CertificateCollector(None),
+    ):
+        listener.register(collector)
     worker = CollectorRegistry()
     WorkerMetrics(worker)
     retrain = CollectorRegistry()
