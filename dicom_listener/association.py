@@ -194,6 +194,7 @@ class GuardedDul(DULServiceProvider):  # type: ignore[misc]  # pynetdicom has no
             if not self._take_pdu() and not self._fill():
                 self._wait()
         except BreachError as error:
+            self._messages.discard()
             self._messages.report(error.breach)
             self.event_queue.put(_INVALID_PDU)
         except (OSError, ValueError):  # a socket that another thread has closed has no number

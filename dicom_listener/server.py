@@ -44,6 +44,8 @@ class Admission(Protocol):
 class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom has no types
     """A running server. `shutdown` stops accepting; open associations go on."""
 
+    request_queue_size = 128
+
     def __init__(
         self,
         ae: AE,
