@@ -1,4 +1,4 @@
-"""Frames of the phantom with their exact labels, and what each network trains on."""
+"""Frames with labels, the phantom's frames, splits by subject, and what each network trains on."""
 
 import dataclasses
 import hashlib
@@ -6,6 +6,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import IntFlag
 from pathlib import Path
 from typing import Final, Self
 
@@ -52,9 +53,19 @@ class Plan:
     columns: int = COLUMNS
 
 
+class Known(IntFlag):
+    """Which labels of a frame are known. The phantom knows all; people and public sets know some."""
+
+    VIEW = 1
+    HYPERTROPHY = 2
+    FOV = 4
+    LV = 8
+    ALL = 15
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LabeledFrames:
-    """Frames with every label the phantom knows.
+    """Frames with labels, as far as they are known.
 
     Attributes:
         frames: [N, 120, 160], uint8, as on the screen.
@@ -63,6 +74,8 @@ class LabeledFrames:
         views: [N], int64, index into `VIEWS`.
         hypertrophy: [N], bool, the paper's LVH.
         subjects: [N], int64, who it is; a split never divides one's frames.
+        known: [N], uint8, bits of `Known`. A value whose bit is not set means nothing, except that an
+            unknown field of view is the whole frame: such frames come masked.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -71,6 +84,7 @@ class LabeledFrames:
     views: npt.NDArray[np.int64]
     hypertrophy: npt.NDArray[np.bool_]
     subjects: npt.NDArray[np.int64]
+    known: npt.NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -78,6 +92,14 @@ class LabeledFrames:
     def take(self, which: npt.NDArray[np.bool_]) -> Self:
         """Keep the frames a boolean [N] marks."""
         return type(self)(*(getattr(self, field.name)[which] for field in dataclasses.fields(self)))
+
+    def knowing(self, labels: Known) -> Self:
+        """Keep the frames of which all these labels are known."""
+        return self.take(self.knows(labels))
+
+    def knows(self, labels: Known) -> npt.NDArray[np.bool_]:
+        """Say of which frames all these labels are known: [N], bool."""
+        return np.asarray(self.known & labels == labels)
 
     @classmethod
     def join(cls, parts: list[Self]) -> Self:
@@ -96,6 +118,8 @@ class LabeledFrames:
         digest = hashlib.sha256()
         for field in dataclasses.fields(self):
             array = getattr(self, field.name)
+            if field.name == "known" and (array == Known.ALL).all():
+                continue  # as it was before there were frames with some labels only
             digest.update(f"{field.name} {array.dtype} {array.shape}".encode())
             digest.update(array.tobytes())
         return digest.hexdigest()
@@ -188,6 +212,7 @@ def _render_block(block: tuple[Plan, int]) -> LabeledFrames:
                 views=np.full(count, VIEWS.index(clip.view)),
                 hypertrophy=np.full(count, clip.hypertrophy.is_lvh),
                 subjects=np.full(count, subject),
+                known=np.full(count, Known.ALL, np.uint8),
             )
         )
     return LabeledFrames.join(clips)
@@ -217,6 +242,7 @@ def _read(path: Path) -> LabeledFrames:
         arrays = dict(stored)
     for name in _MASKS:
         arrays[name] = np.unpackbits(arrays[name], axis=-1, count=COLUMNS).astype(bool)
+    arrays.setdefault("known", np.full(len(arrays["frames"]), Known.ALL, np.uint8))  # an older cache has none
     return LabeledFrames(**arrays)
 
 
@@ -233,25 +259,42 @@ class Split:
 
 
 def split_by_subject(
-    labeled: LabeledFrames, *, seed: int, validation_ratio: float = 0.15, test_ratio: float = 0.15
+    labeled: LabeledFrames,
+    *,
+    seed: int,
+    validation_ratio: float = 0.15,
+    test_ratio: float = 0.15,
+    published: npt.NDArray[np.int8] | None = None,
 ) -> Split:
     """Divide frames by subject, and so that each part has its share of subjects with hypertrophy.
+
+    Args:
+        labeled: what to divide.
+        seed: of the draw.
+        validation_ratio: share of the subjects.
+        test_ratio: share of the subjects.
+        published: [N], int8, the part that a public set gives the frame's subject: 0 train, 1 validation,
+            2 test; -1 for a subject to draw. None to draw all.
 
     Raises:
         DatasetError: if there are too few subjects to give each part one.
     """
     rng = np.random.default_rng(seed)
     part_of = np.zeros(int(labeled.subjects.max(initial=-1)) + 1, np.int64)  # 0 train, 1 validation, 2 test
+    if published is None:
+        published = np.full(len(labeled), -1, np.int8)
     for stratum in (False, True):
-        subjects = rng.permutation(np.unique(labeled.subjects[labeled.hypertrophy == stratum]))
+        to_draw = (labeled.hypertrophy == stratum) & (published < 0)
+        subjects = rng.permutation(np.unique(labeled.subjects[to_draw]))
         ends = np.round(np.cumsum([test_ratio, validation_ratio]) * len(subjects)).astype(int)
         part_of[subjects[: ends[0]]] = 2
         part_of[subjects[ends[0] : ends[1]]] = 1
+    part_of[labeled.subjects[published >= 0]] = published[published >= 0]
     parts = part_of[labeled.subjects]
     if set(np.unique(parts)) != {0, 1, 2}:
         raise DatasetError(
             f"a split into three needs a subject for each part; {len(np.unique(labeled.subjects))} subjects "
-            "are too few. Render more"
+            "are too few. Bring or render more"
         )
     return Split(*(labeled.take(parts == part) for part in range(3)))
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from echo_models.errors import DatasetError, TableError
 from echo_models.outlines import check_outline
 from echo_models.phantom.subject import Hypertrophy
+from echo_models.tables import read_csv
 from echo_models.views import VIEWS
 
 
@@ -162,23 +163,6 @@ def _raw_rows(file: Path) -> tuple[list[str], Iterable[tuple[int, Mapping[str, A
     if file.suffix != ".csv":
         raise DatasetError(f"labels are .csv or .parquet; received {file}")
     return read_csv(file)
-
-
-def read_csv(file: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a CSV: its columns, and its rows as dictionaries with their line numbers (the header is 1).
-
-    Raises:
-        DatasetError: if it is absent, or not CSV in UTF-8.
-    """
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.DictReader(opened, restkey="", restval="", strict=True)
-            rows = [(reader.line_num, row) for row in reader]
-            return list(reader.fieldnames or ()), rows
-    except FileNotFoundError as error:
-        raise DatasetError(f"{file} is not there") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{file} must be CSV in UTF-8; {type(error).__name__}") from error
 
 
 def _value(name: str, value: Any, place: str, faults: list[str]) -> Any:

@@ -243,7 +243,7 @@ def logits_of(model: keras.Model) -> keras.Model:
     """
     last = model.layers[-1]
     if not isinstance(last, layers.Softmax | layers.Activation):
-        raise ValueError(
+        raise ValueError(  # noqa: TRY004 - the network is of the right type and wrongly built
             f"a network to train ends in a layer that only turns logits into probabilities; {model.name} "
             f"ends in {type(last).__name__}. Give its last activation a layer of its own"
         )

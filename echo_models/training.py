@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from echo_models.augment import Augmentation
-from echo_models.datasets import Examples, LabeledFrames, Split
+from echo_models.datasets import Examples, Known, LabeledFrames, Split
 from echo_models.evaluation import constant_mask, measure_classes, measure_outlines
 from echo_models.fitting import Run, Schedule, fit, predict
 from echo_models.manifest import Interval, Mask
@@ -105,8 +105,8 @@ def _segmentation_examples(task: str, labeled: LabeledFrames, *, training: bool)
 
 
 def _a4c_with_ventricle(labeled: LabeledFrames) -> LabeledFrames:
-    visible = labeled.lv_masks.any(axis=(1, 2))
-    return labeled.take((labeled.views == VIEWS.index(A4C)) & visible)
+    visible = labeled.lv_masks.any(axis=(1, 2)) | ~labeled.knows(Known.LV)
+    return labeled.take((labeled.views == VIEWS.index(A4C)) & visible & labeled.knows(Known.VIEW))
 
 
 # --- the trainings ----------------------------------------------------------------------------------
@@ -121,7 +121,9 @@ def train_segmentation(task: Literal["fov", "lv"], data: Split, run: Run) -> Tra
     """
     parts = [data.train, data.validation, data.test]
     if task == "lv":
-        parts = [_a4c_with_ventricle(part) for part in parts]
+        parts = [_a4c_with_ventricle(part.knowing(Known.LV)) for part in parts]
+    else:
+        parts = [part.knowing(Known.FOV) for part in parts]
     train, validation, test = (
         _segmentation_examples(task, part, training=part is parts[0]) for part in parts
     )
@@ -144,9 +146,8 @@ def train_views(data: Split, run: Run, members: int = ENSEMBLE_SIZE) -> Trained:
         DatasetError: if the data has no frames.
         TrainingError: if the loss is no longer finite.
     """
-    train, validation, test = (
-        Examples(part.frames, part.fov_masks, part.views) for part in (data.train, data.validation, data.test)
-    )
+    parts = [part.knowing(Known.VIEW) for part in (data.train, data.validation, data.test)]
+    train, validation, test = (Examples(part.frames, part.fov_masks, part.views) for part in parts)
     models, log = [], []
     for member in range(members):
         seed = run.seed + 1000 * member
@@ -165,7 +166,7 @@ def train_views(data: Split, run: Run, members: int = ENSEMBLE_SIZE) -> Trained:
         models.append(model)
     classifier = build_ensemble(models) if members > 1 else models[0]
     predicted = predict(classifier, test).argmax(axis=1)
-    metrics = measure_classes(data.test.views, predicted, data.test.subjects, VIEWS)
+    metrics = measure_classes(parts[2].views, predicted, parts[2].subjects, VIEWS)
     return Trained("view", classifier, VIEWS, "fov", metrics, log)
 
 
@@ -195,8 +196,10 @@ def train_hypertrophy(
         DatasetError: if the data has no such frames.
         TrainingError: if the loss is no longer finite.
     """
-    test_frames = data.test.take(data.test.views == VIEWS.index(A4C))
-    parts = [_a4c_with_ventricle(data.train), _a4c_with_ventricle(data.validation), test_frames]
+    needed = Known.VIEW | Known.HYPERTROPHY | (Known.LV if segmented else Known(0))
+    graded = [part.knowing(needed) for part in (data.train, data.validation, data.test)]
+    test_frames = graded[2].take(graded[2].views == VIEWS.index(A4C))
+    parts = [_a4c_with_ventricle(graded[0]), _a4c_with_ventricle(graded[1]), test_frames]
     train, validation, test = (
         Examples(
             part.frames,

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from echo_models.bundle import write_bundle
-from echo_models.datasets import LabeledFrames
+from echo_models.datasets import Known, LabeledFrames
 from echo_models.manifest import Mask
 from echo_models.networks import (
     PRESETS,
@@ -95,4 +95,5 @@ def toy_frames(subjects: int = 12, frames_each: int = 4, seed: int = 0) -> Label
     frames[a4c, :60] += 50
     frames[discs & hypertrophy[:, None, None]] += 90
     frames[discs & ~hypertrophy[:, None, None]] = 10
-    return LabeledFrames(frames, fov, discs & a4c[:, None, None], views, hypertrophy, who)
+    known = np.full(count, Known.ALL, np.uint8)
+    return LabeledFrames(frames, fov, discs & a4c[:, None, None], views, hypertrophy, who, known)

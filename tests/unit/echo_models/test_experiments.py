@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from echo_models.datasets import Examples, LabeledFrames, Plan
+from echo_models.datasets import Examples, Known, LabeledFrames, Plan
 from echo_models.errors import TrainingError
 from echo_models.experiments import hypertrophy, resolution, sizes, views
 from echo_models.experiments.report import class_table, read_results, table, write_report
@@ -151,6 +151,7 @@ def noise(plan: Plan, **_: Any) -> LabeledFrames:
         views=np.tile([VIEWS.index(view) for view in plan.views], plan.subjects),
         hypertrophy=subjects % 2 == 0,
         subjects=subjects,
+        known=np.full(len(subjects), Known.ALL, np.uint8),
     )
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -136,17 +137,17 @@ def test_another_backend_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_killed_training_goes_on_and_ends_after_as_many_epochs(tmp_path: Path) -> None:
     frames, labels = frames_and_labels(subjects=4)
     schedule = GanSchedule(epochs=3, batch_size=4, learning_rate=0.001, max_steps=2)
-    arguments = {"preset": TOY_PRESET, "schedule": schedule, "seed": 5}
-    whole = train_gan(frames, labels, frames, **arguments)
+    train = partial(train_gan, frames, labels, frames, preset=TOY_PRESET, schedule=schedule, seed=5)
+    whole = train()
 
     def kill(step: Step) -> None:
         if (step.epoch, step.step) == (2, 2):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_gan(frames, labels, frames, folder=tmp_path, on_step=kill, **arguments)
+        train(folder=tmp_path, on_step=kill)
     steps: list[Step] = []
-    resumed = train_gan(frames, labels, frames, folder=tmp_path, on_step=steps.append, **arguments)
+    resumed = train(folder=tmp_path, on_step=steps.append)
     assert [step.epoch for step in steps] == [2, 2, 3, 3]
     assert [entry["epoch"] for entry in resumed.log] == [1, 2, 3]
     for ours, theirs in zip(resumed.log, whole.log, strict=True):
