@@ -41,7 +41,8 @@ class Orthanc:
         data = json.dumps(body).encode() if isinstance(body, Mapping) else body
         request = Request(f"http://127.0.0.1:{self.http_port}{path}", data=data, method=method)
         with urlopen(request, timeout=DEADLINE_S) as answer:  # noqa: S310 - a server that this test started
-            return json.load(answer)
+            text = answer.read()
+            return json.loads(text) if text else None
 
     def upload(self, *files: bytes) -> list[str]:
         """Store Part 10 files; give Orthanc's ids of the instances."""

@@ -1,24 +1,26 @@
 """Where what a backfill gets is kept: the listener's own spool and ledger, beside a running listener."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from prometheus_client import CollectorRegistry
 
-from dicom_listener.capacity import DiskReserve
 from dicom_listener.errors import SpoolUnavailableError
-from dicom_listener.ledger import Ledger
-from dicom_listener.metrics import ListenerMetrics
+from dicom_listener.keeper import Tools
 from dicom_listener.reception import Reception
 from dicom_listener.settings import ListenerSettings
-from dicom_listener.spool import Spool
 
 
-def reception_of(settings: ListenerSettings, ledger: Ledger) -> Reception:
-    """Make what keeps instances, with the disk's reserve. A running listener may receive into it too.
+@contextmanager
+def receiving_beside(settings: ListenerSettings) -> Iterator[Reception]:
+    """Open spool and ledger for the block, as the listener does; one may be running or not.
 
     The spool is not owned: a listener that starts meanwhile sweeps unfinished files, so that an
     instance under way is refused, and its study is fetched again.
 
     Raises:
         SpoolUnavailableError: if the spool's folder cannot be made.
+        LedgerUnavailableError: if the ledger cannot be opened.
     """
     try:
         settings.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -26,9 +28,5 @@ def reception_of(settings: ListenerSettings, ledger: Ledger) -> Reception:
         raise SpoolUnavailableError(
             f"The spool {settings.spool} cannot be made ({error.strerror}): give this user the right to"
         ) from error
-    return Reception(
-        Spool(settings.spool),
-        ledger,
-        ListenerMetrics(CollectorRegistry()),
-        capacity=DiskReserve(settings.spool, settings.minimum_free_bytes),
-    )
+    with Tools.opened(settings, CollectorRegistry()) as tools:
+        yield tools.reception

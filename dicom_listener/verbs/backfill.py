@@ -180,8 +180,7 @@ def _run(
     from dicom_listener.backfill.job import Job
     from dicom_listener.backfill.journal import Journal
     from dicom_listener.backfill.plan import digest
-    from dicom_listener.backfill.receiving import reception_of
-    from dicom_listener.ledger import Ledger
+    from dicom_listener.backfill.receiving import receiving_beside
     from dicom_listener.outgoing import Caller
     from dicom_listener.peers import peer_named
 
@@ -189,8 +188,7 @@ def _run(
     caller = Caller.of(settings)
     asks = digest(questions)
     with ExitStack() as stack:
-        ledger = Ledger(settings.ledger_url)
-        stack.callback(ledger.close)
+        reception = stack.enter_context(receiving_beside(settings))
         name = job or f"{peer.name}-{asks[:12]}"
         journal: Journal | frozenset[str]
         fetcher: Fetcher | None
@@ -198,15 +196,12 @@ def _run(
             journal, fetcher = Journal.done(settings.root, name), None
         else:
             journal = stack.enter_context(Journal.opened(settings.root, name, asks_sha256=asks))
-            if method == "get":
-                fetcher = GetFetcher(caller, peer, reception_of(settings, ledger))
-            else:
-                fetcher = MoveFetcher(caller, peer)
+            fetcher = GetFetcher(caller, peer, reception) if method == "get" else MoveFetcher(caller, peer)
         watcher = stack.enter_context(_progress(quiet=quiet))
         return Job(
             peer=peer,
             caller=caller,
-            ledger=ledger,
+            ledger=reception.ledger,
             journal=journal,
             watcher=watcher,
             fetcher=fetcher,
