@@ -56,6 +56,17 @@ class DeidSettings(SectionSettings):
         default=False, description="Retain Device Identity Option: serial numbers and names of stations stay."
     )
 
+    ocr: Literal["auto", "off", "require"] = Field(
+        default="auto",
+        description="Whether frames are read for words within the image, which are blacked out, and again "
+        "before they are released: auto where tesseract is installed, require refuses to start without it.",
+    )
+    review: Literal["flag", "quarantine"] = Field(
+        default="flag",
+        description="What becomes of a study with a clip that a person should look at (odd regions, doubtful "
+        "text): flag marks it in the tables, quarantine keeps the study back.",
+    )
+
     def options(self) -> "DeidOptions":
         """Give the options of the profile."""
         # Imported when used: settings are read by verbs that decode nothing.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from beam_jobs.settings import WorkerSettings
+from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.transforms import (
     ClassifyHypertrophy,
     ClassifyViews,
@@ -32,6 +32,7 @@ class ProcessStudies(beam.PTransform):
     """
 
     settings: WorkerSettings
+    deid: DeidSettings
 
     def expand(self, claims: beam.PCollection) -> beam.PCollection:
         """Wire the sentence."""
@@ -42,7 +43,7 @@ class ProcessStudies(beam.PTransform):
 
         instances, unread = claims | beam.Reshuffle() | ReadInstances(settings.spool)
         clean, unclean = instances | DeidentifyInstances(settings.key_file)
-        chunks, undecoded = clean | FlattenFrames()
+        chunks, undecoded = clean | FlattenFrames(self.deid.ocr)
         predictions = (
             chunks
             | SegmentFieldOfView(models, None if fov_frames == "all" else fov_frames, size)
@@ -61,5 +62,6 @@ class ProcessStudies(beam.PTransform):
                 key_file=settings.key_file,
                 ledger_url=settings.ledger_url,
                 pool_frames_per_clip=pool_frames,
+                deid=self.deid,
             )
         )

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     NO_IMAGE_REGION = "no_image_region"
     CORRUPT_PIXELS = "corrupt_pixels"
     TRUNCATED_PIXELS = "truncated_pixels"
+    UNREAD_TEXT = "unread_text"
 
 
 class QuarantineReason(StrEnum):
@@ -108,7 +109,10 @@ class ClipHeader:
         rows: height of a decoded frame in pixels.
         columns: width of a decoded frame in pixels.
         needs_review: whether the header's regions are missing or odd, so that what is kept of the
-            screen rests on its pixels alone: a person should look at such a clip.
+            screen rests on its pixels alone, or there may be text in it that could not be read: a person
+            should look at such a clip.
+        text_boxes: boxes of text within the image that were blacked out, as left, top, right and bottom in
+            pixels of a full-size frame; None where nobody looked.
     """
 
     study_date: str | None
@@ -123,6 +127,7 @@ class ClipHeader:
     rows: int
     columns: int
     needs_review: bool = False
+    text_boxes: tuple[tuple[int, int, int, int], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

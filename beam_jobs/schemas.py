@@ -68,7 +68,9 @@ _DICOM_MODE: Final = _field(
     pa.string(),
     "What the header says the picture is: 2d, colour, pw, cw, mmode or unknown. A free label, not a result.",
 )
-_NEEDS_REVIEW: Final = "the header's ultrasound regions are missing or odd, so a person should look at it."
+_NEEDS_REVIEW: Final = (
+    "the header's regions are missing or odd, or text could not be read: a person should look."
+)
 _MANUFACTURER: Final = _field(
     "manufacturer",
     pa.string(),
@@ -220,7 +222,7 @@ _ACTION: Final = pa.struct(
         pa.field("element", pa.string(), nullable=False),
         pa.field("rule", pa.string()),
         pa.field("action", pa.string(), nullable=False),
-        _COUNT,
+        pa.field("elements", pa.int32(), nullable=False),
     ]
 )
 _FINDING: Final = pa.struct(
@@ -250,9 +252,9 @@ AUDIT_SCHEMA: Final = _schema(
     ),
     _field("number_of_frames", pa.int32(), "Frames that were decoded and cleaned."),
     _field(
-        "frames_reencoded",
-        pa.int32(),
-        "Frames of the archive's copy that were encoded again, as something was hidden in them.",
+        "is_reencoded",
+        pa.bool_(),
+        "Whether the archive's copy was encoded again, as something was hidden in it; null without a copy.",
         nullable=True,
     ),
     _field("needs_review", pa.bool_(), f"Whether {_NEEDS_REVIEW}", nullable=True),

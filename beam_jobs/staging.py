@@ -16,7 +16,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +45,8 @@ class StagedFile:
     """One table of a study: where its file waits, if it has rows, and what it takes the place of.
 
     Attributes:
-        name: of the table, or `ARCHIVE` for the folder of DICOM files.
+        name: of the table.
         root: the folder under which the target is.
-        schema: of the table; None for the archive.
     """
 
     name: str
@@ -55,7 +54,7 @@ class StagedFile:
     waiting: Path | None
     target: Path
     replaces: tuple[Path, ...]
-    schema: pa.Schema | None
+    schema: pa.Schema
 
     @property
     def released_as(self) -> Path:
@@ -69,12 +68,10 @@ class StagedStudy:
     def __init__(self, tables: StudyTables, results: Path, pool: Path, stack: ExitStack) -> None:
         self._bucket = f"bucket={bucket_of(tables.study_key)}"
         self._file = f"{tables.study_key}.parquet"
-        self._study_key = tables.study_key
         self._year = f"study_year={tables.study_year}"
         self._modified_s = _EPOCH_S + tables.revision
         self._results = results
         self._rooms = {root: stack.enter_context(_room(root)) for root in {results, pool}}
-        self._stack = stack
         self.files: list[StagedFile] = []
         self._stage(pool, A4C, (self._bucket,), tables.a4c)
         for name, rows in tables.results.items():
@@ -83,23 +80,6 @@ class StagedStudy:
     def add(self, name: str, rows: pa.Table) -> StagedFile:
         """Write another table of the results."""
         return self._stage(self._results, name, (self._year, self._bucket), rows)
-
-    def add_archive(self, archive: Path, write: Callable[[Path], None]) -> StagedFile:
-        """Let DICOM files be written into an empty folder, which replaces the study's folder whole."""
-        room = self._stack.enter_context(_room(archive)) / self._study_key
-        room.mkdir()
-        write(room)
-        target = archive / self._bucket / self._study_key
-        for path in sorted(room.rglob("*"), reverse=True):
-            _settle_file(path, self._modified_s if path.is_file() else _EPOCH_S)
-        is_empty = next(room.iterdir(), None) is None
-        if not is_empty:
-            _make_folders(target.parent, archive)
-        file = StagedFile(
-            ARCHIVE, archive, None if is_empty else room, target, (target,) if target.exists() else (), None
-        )
-        self.files.append(file)
-        return file
 
     def put_in_place(self) -> None:
         """Make the files of the study these, in every table: renames and removals only."""
@@ -158,6 +138,11 @@ def files_of_study(study_key: str, results: Path, pool: Path, archive: Path) -> 
     return {name: paths for name, paths in found.items() if paths}
 
 
+def settle_folder(folder: Path, root: Path) -> None:
+    """Let a folder in which something was put in place, and its root, not tell when that was."""
+    _settle(folder, root)
+
+
 def remove_released(path: Path, root: Path) -> None:
     """Remove a file or folder that is in place, durably, without leaving the time of it on folders."""
     _remove(path)
@@ -198,11 +183,6 @@ def _write(rows: pa.Table, path: Path, *, modified_s: int) -> None:
         file.flush()
         os.utime(file.fileno(), (modified_s, modified_s))
         os.fsync(file.fileno())
-
-
-def _settle_file(path: Path, modified_s: int) -> None:
-    os.utime(path, (modified_s, modified_s))
-    _sync(path)
 
 
 def _remove(path: Path) -> None:

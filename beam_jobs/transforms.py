@@ -9,7 +9,8 @@ Whatever rejects an instance is a second output of its step and joins again at `
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,13 @@ from beam_jobs.deid import (
     deidentify_instance,
     read_instance,
 )
+from beam_jobs.deid.archive import ArchiveSource, StagedArchive, remove_study, staged_archive, study_folder
+from beam_jobs.deid.ocr import OcrMode, find_ocr
+from beam_jobs.deid.redaction import RedactedPixels, redact
+from beam_jobs.deid.regions import Box
+from beam_jobs.deid.screen_text import TextFinder
+from beam_jobs.deid_settings import DeidSettings
+from beam_jobs.examined import placements_of
 from beam_jobs.frames import flatten_frames
 from beam_jobs.inference import keep_predictions
 from beam_jobs.model_handlers import (
@@ -48,7 +56,7 @@ from beam_jobs.records import (
     WrittenStudy,
 )
 from beam_jobs.release import AUDIT, ReleaseCheck
-from beam_jobs.staging import staged
+from beam_jobs.staging import settle_folder, staged
 from beam_jobs.tables import build_tables, summarize
 from dicom_listener.errors import ClaimLostError
 from dicom_listener.ledger import Ledger
@@ -156,18 +164,45 @@ class FlattenFrames(beam.PTransform):
 
     Takes a PCollection of `CleanInstance`. Gives one of `Chunk`, at least one per instance that can
     be decoded, and rejections: an instance, or the rest of one, that cannot.
+
+    Attributes:
+        ocr: whether text within the image is looked for.
     """
+
+    ocr: OcrMode
 
     def expand(self, instances: beam.PCollection) -> Any:
         """Wire the step."""
-        return instances | beam.FlatMap(_flatten).with_outputs(_REJECTIONS, main=_MAIN)
+        return instances | beam.ParDo(_FlattenFramesFn(self.ocr)).with_outputs(_REJECTIONS, main=_MAIN)
 
 
-def _flatten(instance: CleanInstance) -> Iterator[Any]:
-    try:
-        yield from flatten_frames(instance)
-    except RejectedError as error:
-        yield _rejected(instance.placement, FlattenFrames, error)
+class _FlattenFramesFn(beam.DoFn):
+    def __init__(self, ocr: OcrMode) -> None:
+        self._ocr = ocr
+
+    def setup(self) -> None:
+        ocr = find_ocr(self._ocr)
+        self._text_finder = None if ocr is None else TextFinder(ocr)
+
+    def process(self, instance: CleanInstance) -> Iterator[Any]:
+        try:
+            yield from flatten_frames(instance, self._text_finder)
+        except RejectedError as error:
+            yield _rejected(instance.placement, FlattenFrames, error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Redact:
+    """Redacts the pixels of a study's instances, and the text that was found in them before.
+
+    Attributes:
+        hide: boxes by the path of the instance.
+    """
+
+    hide: Mapping[Path, tuple[Box, ...]]
+
+    def __call__(self, ds: Dataset, path: Path) -> RedactedPixels:
+        return redact(ds, path, hide=self.hide.get(path, ()))
 
 
 def _rejected(placement: Placement, stage: type[beam.PTransform], error: RejectedError) -> Any:
@@ -390,6 +425,7 @@ class WriteStudies(beam.PTransform):
     key_file: Path
     ledger_url: str = field(repr=False)
     pool_frames_per_clip: int
+    deid: DeidSettings
     clock: Callable[[], float] = time.time
 
     def expand(self, studies: beam.PCollection) -> beam.PCollection:
@@ -403,28 +439,70 @@ class _WriteStudiesFn(beam.DoFn):
         self._key_file = step.key_file
         self._ledger_url = step.ledger_url
         self._pool_frames_per_clip = step.pool_frames_per_clip
+        self._deid = step.deid
         self._clock = step.clock
 
     def setup(self) -> None:
         self._ledger = Ledger(self._ledger_url)
-        self._check = ReleaseCheck(self._spool, Pseudonymizer.from_key_file(self._key_file))
+        self._pseudonymizer = Pseudonymizer.from_key_file(self._key_file)
+        self._check = ReleaseCheck(self._spool, self._pseudonymizer, self._deid)
 
     def process(self, study: CollectedStudy) -> Iterator[WrittenStudy]:
         tables = build_tables(study, pool_frames_per_clip=self._pool_frames_per_clip)
         committed = True
-        with staged(tables, self._results, self._pool) as files:
-            verdict = self._check.examine(study, files)
+        with staged(tables, self._results, self._pool) as files, self._archived(study) as archive:
+            verdict = self._check.examine(study, files, archive)
             try:
                 if verdict.reason is None:
                     with self._ledger.committing(study.claim_token, now=self._clock()):
                         files.put_in_place()
+                        self._put_in_archive(study, archive)
                 else:
                     why = verdict.describe()
                     with quarantining(self._ledger, study.claim_token, reason=why, now=self._clock()):
                         files.withdraw(keep=(AUDIT,))
+                        self._put_in_archive(study, None)
             except ClaimLostError:
                 committed = False
         yield summarize(study, tables, committed=committed, quarantined=verdict.reason)
+
+    @contextmanager
+    def _archived(self, study: CollectedStudy) -> Iterator[StagedArchive | None]:
+        """Write the study's DICOM files where they wait, if the site wants an archive."""
+        if not self._deid.archive:
+            yield None
+            return
+        unread = {
+            rejection.placement.path
+            for rejection in study.rejections
+            if rejection.reason is Reason.UNREAD_TEXT
+        }
+        sources = (
+            ArchiveSource(place, self._spool / place.path)
+            for place in placements_of(study)
+            if place.path not in unread
+        )
+        hide = {
+            self._spool / chunk.placement.path: tuple(Box(*box) for box in chunk.header.text_boxes or ())
+            for chunk in study.chunks  # the last of a clip knows of the text in all of it
+        }
+        with staged_archive(
+            sources,
+            self._deid.archive_folder,
+            options=self._deid.options(),
+            pseudonymizer=self._pseudonymizer,
+            redact=_Redact(hide),
+        ) as archive:
+            yield archive
+
+    def _put_in_archive(self, study: CollectedStudy, archive: StagedArchive | None) -> None:
+        """Make the archive's files of a study these, or none."""
+        folder = self._deid.archive_folder
+        if archive is not None:
+            archive.put_in_place()
+        else:
+            remove_study(folder, study.study_key)
+        settle_folder(study_folder(folder, study.study_key).parent, folder)
 
     def teardown(self) -> None:
         self._ledger.close()

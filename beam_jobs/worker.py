@@ -19,12 +19,13 @@ import structlog
 
 from beam_jobs.claims import pseudonymize_claim
 from beam_jobs.deid import Pseudonymizer
+from beam_jobs.deid.ocr import OcrError, find_ocr
 from beam_jobs.engine import new_pipeline, parse_beam_options
 from beam_jobs.errors import SetupError
 from beam_jobs.metrics import process_metrics
 from beam_jobs.pipeline import ProcessStudies
 from beam_jobs.records import StudyClaim, WrittenStudy
-from beam_jobs.settings import WorkerSettings
+from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.staging import sweep_unfinished
 from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import LedgerUnavailableError
@@ -48,6 +49,7 @@ class Worker:
     Args:
         settings: section `[worker]`.
         rule: when a study is complete; the listener's.
+        deid: section `[deid]`; its defaults if None.
         clock: gives seconds since the epoch.
 
     Attributes:
@@ -55,7 +57,8 @@ class Worker:
         ledger: the ledger it claims from.
 
     Raises:
-        SetupError: on entry, if a model has no version in production, or an option is not Beam's.
+        SetupError: on entry, if a model has no version in production, an option is not Beam's, or the
+            program for reading text is required and not installed.
         KeyFileError: on entry, if the key file cannot be trusted.
         PortInUseError: on entry, if the HTTP port is taken.
         LedgerUnavailableError: on entry, if the ledger cannot be opened.
@@ -65,9 +68,15 @@ class Worker:
     ledger: Ledger
 
     def __init__(
-        self, settings: WorkerSettings, rule: CompletionRule, *, clock: Callable[[], float] = time.time
+        self,
+        settings: WorkerSettings,
+        rule: CompletionRule,
+        *,
+        deid: DeidSettings | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
+        self._deid = DeidSettings(root=settings.root) if deid is None else deid
         self._rule = rule
         self._clock = clock
         self._name = f"{socket.gethostname()}-{getpid()}"
@@ -154,7 +163,7 @@ class Worker:
         error: str | None = None
         with self._heartbeat(tokens):
             try:
-                run_batch(claims, self._settings)
+                run_batch(claims, self._settings, self._deid)
             except Exception as failure:  # noqa: BLE001 - whatever it was, the claims must go back
                 error = describe_failure(failure)
         left = self.ledger.extend_claims(tokens, lease_s=self._settings.lease_s, now=self._clock())
@@ -200,7 +209,8 @@ class Worker:
         parse_beam_options(settings.beam_options)
         _prepare_models(settings)
         self._pseudonymizer = Pseudonymizer.from_key_file(settings.key_file)
-        for folder in (settings.results, settings.pool):
+        _check_ocr(self._deid)
+        for folder in (settings.results, settings.pool, self._deid.archive_folder):
             sweep_unfinished(folder, now=self._clock())
         self.ledger = Ledger(settings.ledger_url)
         stack.callback(self.ledger.close)
@@ -213,14 +223,14 @@ class Worker:
         stack.enter_context(announced(settings.root / RUN_FILE, http_port=self.http_port))
 
 
-def run_batch(claims: Sequence[StudyClaim], settings: WorkerSettings) -> None:
+def run_batch(claims: Sequence[StudyClaim], settings: WorkerSettings, deid: DeidSettings) -> None:
     """Run one bounded pipeline over claims and wait for its end.
 
     Raises:
         Exception: whatever a step raised.
     """
     with new_pipeline(settings.beam_options) as pipeline:
-        _ = pipeline | beam.Create(claims) | ProcessStudies(settings) | "Report" >> beam.Map(_report)
+        _ = pipeline | beam.Create(claims) | ProcessStudies(settings, deid) | "Report" >> beam.Map(_report)
 
 
 def _report(study: WrittenStudy) -> None:
@@ -246,6 +256,13 @@ def describe_failure(failure: BaseException) -> str:
     steps = re.findall(r"\[while running '(?:ProcessStudies/)?(\w+)", str(failure))
     own = re.sub(r" ?\[while running '[^']*'\]", "", describe_error(failure))
     return f"{own} in {steps[0]}" if steps else own
+
+
+def _check_ocr(deid: DeidSettings) -> None:
+    try:
+        find_ocr(deid.ocr)
+    except OcrError as error:
+        raise SetupError(str(error)) from error
 
 
 def _prepare_models(settings: WorkerSettings) -> None:

@@ -3,6 +3,7 @@
 What a Redact gives is written as it is: frames that show nobody stay as the machine encoded them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,23 @@ import pydicom
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import dcmwrite
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import (
+    HEVCM10P51,
+    HEVCMP51,
+    JPEG2000,
+    MPEG2MPHL,
+    MPEG2MPML,
+    MPEG4HP41,
+    MPEG4HP41BD,
+    MPEG4HP42STEREO,
+    MPEG4HP422D,
+    MPEG4HP423D,
+    UID,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+)
 
 from beam_jobs.deid.errors import RejectedError
 from beam_jobs.deid.headers import ULTRASOUND_SOP_CLASSES
@@ -21,29 +38,22 @@ from beam_jobs.deid.profile import Action, DeidOptions, deidentify_dataset
 from beam_jobs.deid.profile.attribute_types import REPORT_SOP_CLASSES
 from beam_jobs.deid.quiet import quiet_pydicom
 from beam_jobs.deid.reading import is_deflated, text
+from beam_jobs.deid.redaction import RedactedPixels
 from beam_jobs.records import Placement, Reason
 
 IMPLEMENTATION_CLASS_UID: Final = UID("2.25.319216963128463343349172276634273243380")
 IMPLEMENTATION_VERSION: Final = "ECHOBEAM"
 
-_LOSSY_METHODS: Final = {
-    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
-    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
-    "1.2.840.10008.1.2.4.81": "ISO_14495_1",
-    "1.2.840.10008.1.2.4.91": "ISO_15444_1",
+_LOSSY_METHODS: Final[Mapping[str, str]] = {
+    JPEGBaseline8Bit: "ISO_10918_1",
+    JPEGExtended12Bit: "ISO_10918_1",
+    JPEGLSNearLossless: "ISO_14495_1",
+    JPEG2000: "ISO_15444_1",
+    **dict.fromkeys((MPEG2MPML, MPEG2MPHL), "ISO_13818_2"),
+    **dict.fromkeys((MPEG4HP41, MPEG4HP41BD, MPEG4HP422D, MPEG4HP423D, MPEG4HP42STEREO), "ISO_14496_10"),
+    **dict.fromkeys((HEVCMP51, HEVCM10P51), "ISO_23008_2"),
 }
-
-
-class RedactedPixels(Protocol):
-    """Pixels of an instance, clean and as they are to be written."""
-
-    pixel_data: bytes
-    transfer_syntax: UID
-    photometric_interpretation: str
-    samples_per_pixel: int
-    planar_configuration: int | None
-    number_of_frames: int
-    is_reencoded: bool
+"""What an image says of how it lost detail, by its transfer syntax (PS3.3 C.7.6.1.1.5.1)."""
 
 
 class Redact(Protocol):

@@ -36,11 +36,12 @@ _MAPPED: Final = frozenset({*HEADER_KEYWORDS, *_REGION}) - {*_SERVICE_DATES, *_A
 
 
 class AuditedAction(NamedTuple):
-    """One action, and how often it was taken.
+    """One action.
 
     Attributes:
         output: `TABLES`, or the archive's name.
         element: keyword, tag, or "private" for all private elements together.
+        elements: on how many it was taken.
         rule: the row of a table of PS3.15 that asked for it, None where the allow-list did.
     """
 
@@ -48,7 +49,7 @@ class AuditedAction(NamedTuple):
     element: str
     rule: str | None
     action: str
-    count: int
+    elements: int
 
 
 def table_actions(elements: Counter[str], *, frames: int) -> Iterator[AuditedAction]:

@@ -162,10 +162,8 @@ def header_of(ds: Dataset) -> SourceHeader:
     elements: Counter[str] = Counter()
     with suppress(Exception):  # a file without meta group
         uids.update(_uids(ds.file_meta[_MEDIA_STORAGE_SOP_INSTANCE_UID].value))
-    for parent, tag, vr in _walk(ds, 0):
-        keyword = (
-            PRIVATE if tag.is_private else keyword_for_tag(tag) or f"({tag.group:04X},{tag.element:04X})"
-        )
+    for parent, tag, vr in walk(ds):
+        keyword = keyword_of(tag)
         elements[keyword] += 1
         with suppress(Exception):  # one value that cannot be read
             if vr in _NAME_VRS:
@@ -181,14 +179,13 @@ def header_of(ds: Dataset) -> SourceHeader:
     )
 
 
-def _keyword(tag: BaseTag) -> str:
-    if tag.is_private:
-        return PRIVATE
-    return keyword_for_tag(tag) or UNKNOWN
+def keyword_of(tag: BaseTag) -> str:
+    """Name an element without telling anything that a header chose itself."""
+    return PRIVATE if tag.is_private else keyword_for_tag(tag) or UNKNOWN
 
 
-def _walk(ds: Dataset, depth: int) -> Iterator[tuple[Dataset, BaseTag, str]]:
-    """Yield each element that is no sequence, and each sequence before what is in it."""
+def walk(ds: Dataset, depth: int = 0) -> Iterator[tuple[Dataset, BaseTag, str]]:
+    """Yield the dataset, tag and value representation of each element, a sequence before what is in it."""
     for tag in sorted(ds.keys()):
         vr = _vr(ds, tag)
         yield ds, tag, vr
@@ -197,7 +194,7 @@ def _walk(ds: Dataset, depth: int) -> Iterator[tuple[Dataset, BaseTag, str]]:
             with suppress(Exception):  # a sequence that cannot be parsed
                 items = ds[tag].value or ()
             for item in items:
-                yield from _walk(item, depth + 1)
+                yield from walk(item, depth + 1)
 
 
 def _vr(ds: Dataset, tag: BaseTag) -> str:

@@ -13,11 +13,21 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydicom
+from pydicom import Dataset
+from pydicom._dicom_dict import DicomDictionary
+from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 
+from beam_jobs.deid.audit import CAPPED, CLEANED, KEYED, MAPPED, PROFILE, REMOVED, SHIFTED, TABLES
 from beam_jobs.deid.decoders import SUPPORTED_TRANSFER_SYNTAXES
 from beam_jobs.deid.headers import OLDEST_AGE_YEARS, ULTRASOUND_SOP_CLASSES
+from beam_jobs.deid.ocr import Word, tells_something
+from beam_jobs.deid.originals import DAMAGED, PRIVATE, UNKNOWN, keyword_of, walk
+from beam_jobs.deid.quiet import quiet_pydicom
 from beam_jobs.deid.search import Kind, Search
 from beam_jobs.records import Placement, QuarantineReason, Reason
 from echo_models.manifest import TASKS
@@ -26,8 +36,14 @@ from echo_models.views import VIEWS
 UNEXPECTED: Final = "unexpected_value"
 """A value that is none of those its column may have."""
 
+TEXT: Final = "text"
+"""A word in a frame that may name somebody."""
+
 FILE_NAME: Final = "file_name"
 WHOLE_FILE: Final = "bytes"
+
+_GRAPHICS_GROUPS: Final = frozenset({0x5000, 0x6000})
+"""Curves and overlays, PS3.3 C.9 and C.10."""
 
 _WORDS: Final = re.compile(r"[A-Za-z ]{2,32}")
 _MODEL: Final = re.compile(rf"({'|'.join(TASKS)})-[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}")
@@ -38,7 +54,7 @@ class Finding(NamedTuple):
     """Something that must not be there.
 
     Attributes:
-        kind: a `Kind`, or `UNEXPECTED`.
+        kind: a `Kind`, `TEXT` or `UNEXPECTED`.
         place: `table.column`, `table.file_name`, or an element of a DICOM file by keyword.
     """
 
@@ -104,12 +120,17 @@ _RULES: Final[Mapping[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("fov_model", "view_model", "lv_model", "lvh_model"), _looks_like(_MODEL)),
 }
 
-HARMLESS_WORDS: Final = frozenset(
-    word.upper()
-    for text in (*VIEWS, *ULTRASOUND_SOP_CLASSES.values(), *(s.name for s in SUPPORTED_TRANSFER_SYNTAXES))
-    for word in re.findall(r"[^\W_]+", text)
+_WRITTEN_ON_PURPOSE: Final = (
+    *VIEWS,
+    *ULTRASOUND_SOP_CLASSES.values(),
+    *(syntax.name for syntax in SUPPORTED_TRANSFER_SYNTAXES),
+    *(entry[4] for entry in DicomDictionary.values()),
+    *(PRIVATE, UNKNOWN, DAMAGED, KEYED, SHIFTED, CAPPED, MAPPED, CLEANED, REMOVED, TABLES, PROFILE),
 )
-"""Words that the tables hold on purpose."""
+HARMLESS_WORDS: Final = frozenset(
+    word.upper() for text in _WRITTEN_ON_PURPOSE for word in re.findall(r"[^\W_]+", text)
+)
+"""Words that the tables and the audit hold on purpose."""
 
 
 def verify_table(
@@ -137,6 +158,48 @@ def verify_table(
                 findings += _in_column(values, f"{name}.{column}", search)
                 findings += _against_rule(values, f"{name}.{column}", expected.rule(column))
     return sorted(set(findings))
+
+
+def verify_dicom(path: Path, name: str, search: Search) -> list[Finding]:
+    """Search one DICOM file of the archive: its bytes, and every element at any depth.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no DICOM file that pydicom can walk; it says nothing of why.
+    """
+    findings = _found(search.in_bytes(path.read_bytes()), f"{name}.{WHOLE_FILE}")
+    is_read = False
+    try:
+        with quiet_pydicom():
+            ds = pydicom.dcmread(path)
+            for dataset in (ds.file_meta, ds):
+                for parent, tag, vr in walk(dataset):
+                    findings += _in_element(parent, tag, vr, name, search)
+        is_read = True
+    except Exception:  # noqa: BLE001, S110 - pydicom raises errors of any type, quoting raw values
+        pass
+    if not is_read:
+        raise ValueError("a file of the archive cannot be read again: see why with a tool that may show it")
+    return sorted(set(findings))
+
+
+def _in_element(ds: Dataset, tag: BaseTag, vr: str, name: str, search: Search) -> list[Finding]:
+    place = f"{name}.{keyword_of(tag)}"
+    if tag.is_private or tag.group & 0xFF00 in _GRAPHICS_GROUPS:
+        return [Finding(UNEXPECTED, place)]
+    if vr == "SQ":
+        return []  # its items come by themselves
+    value = ds[tag].value
+    values = list(value) if isinstance(value, (list, MultiValue)) else [value]
+    if values and all(isinstance(part, int | float) for part in values):
+        return _found(search.in_numbers(np.asarray(values)), place)
+    texts = (str(part) for part in values if part is not None and not isinstance(part, bytes))
+    return [finding for text in texts for finding in _found(search.in_text(text), place)]
+
+
+def verify_words(words: Iterable[Word], place: str, search: Search) -> list[Finding]:
+    """Judge the words that were read in frames which are to be released."""
+    return [Finding(TEXT, place) for word in words if tells_something(word, search)]
 
 
 def verify_file_name(path: Path, name: str, search: Search) -> list[Finding]:

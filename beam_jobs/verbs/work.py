@@ -72,7 +72,7 @@ def work(
     quiet_beam()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up chatter
     with _exit_codes():
-        from beam_jobs.settings import SECTION, WorkerSettings
+        from beam_jobs.settings import DEID_SECTION, SECTION, DeidSettings, WorkerSettings
 
         listener = load_section(ListenerSettings, "listener", root)
         settings = load_section(
@@ -90,7 +90,11 @@ def work(
             )
         from beam_jobs.worker import Worker
 
-        worker = Worker(settings, CompletionRule(listener.quiet_period_s, listener.max_age_s))
+        worker = Worker(
+            settings,
+            CompletionRule(listener.quiet_period_s, listener.max_age_s),
+            deid=load_section(DeidSettings, DEID_SECTION, root),
+        )
 
         def on_signal(number: int, _frame: object) -> None:
             worker.stop()

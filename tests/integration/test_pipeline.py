@@ -19,11 +19,12 @@ from prometheus_client import generate_latest
 from beam_jobs import inference, model_handlers
 from beam_jobs.claims import pseudonymize_claim
 from beam_jobs.deid import Pseudonymizer, deidentify_instance, read_instance
+from beam_jobs.deid.ocr import OcrMode
 from beam_jobs.frames import flatten_frames
 from beam_jobs.metrics import process_metrics
 from beam_jobs.quiet_beam import quiet_beam
 from beam_jobs.records import Chunk, Placement, PredictedChunk, SegmentedChunk, StudyClaim
-from beam_jobs.settings import WorkerSettings
+from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.worker import Worker
 from dicom_listener.ledger import Ledger
 from dicom_listener.log import configure_logging
@@ -68,8 +69,9 @@ class Site:
     def receive(self, *instances: Sent) -> None:
         receive(self.ledger, self.root / "spool", instances, now=time.time() - 10)
 
-    def work(self, **overrides: Any) -> None:
-        with Worker(self.settings(**overrides), AT_ONCE) as worker:
+    def work(self, *, ocr: OcrMode = "off", archive: bool = False, **overrides: Any) -> None:
+        deid = DeidSettings(root=self.root, ocr=ocr, archive=archive)
+        with Worker(self.settings(**overrides), AT_ONCE, deid=deid) as worker:
             worker.run(once=True)
 
     def rows(self, table: str, columns: str = "*") -> list[tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from PIL import Image
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from beam_jobs.deid import RejectedError
-from beam_jobs.frames import _decode, flatten_frames
+from beam_jobs.frames import flatten_frames, grey_frames
 from beam_jobs.records import CHUNK_FRAMES, Chunk, Reason
 from tests.made_files import as_bytes, clean, encapsulated, instance, region, speckle_cine, written
 
@@ -227,7 +227,7 @@ RED_LUMINANCE = round(0.299 * 200 + 0.587 * 30 + 0.114 * 60)
 
 
 def only_frame(ds: Any) -> npt.NDArray[np.uint8]:
-    (frame,) = _decode(clean(ds))
+    (frame,) = grey_frames(clean(ds))
     return frame
 
 

@@ -18,11 +18,12 @@ from PIL import Image
 from pydicom.encaps import generate_frames
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import JPEG2000Lossless, UltrasoundImageStorage
+from pydicom.uid import JPEG2000Lossless, JPEGExtended12Bit, UltrasoundImageStorage
 
 from beam_jobs.deid.quiet import quiet_pydicom
-from beam_jobs.frames import _decode
+from beam_jobs.frames import colour_frames, grey_frames
 from tests.made_files import clean, encapsulated, instance, written
+from tests.programs import need
 from tests.real_files import dcmtk, real_file
 
 Grey = npt.NDArray[np.floating[Any]]
@@ -74,7 +75,7 @@ def by_pydicom(path: Path) -> list[Grey]:
 
 
 def assert_same(path: Path, expected: list[Grey], tolerance: tuple[float, float]) -> None:
-    ours = list(_decode(clean(path)))
+    ours = list(grey_frames(clean(path)))
     assert len(ours) == len(expected)
     mean, largest = tolerance
     for frame, wanted in zip(ours, expected, strict=True):
@@ -248,10 +249,128 @@ def test_a_colour_chart_decodes_to_its_luminance(tmp_path: Path, name: str) -> N
 def test_deep_grey_in_every_lossless_syntax_is_the_same(tmp_path: Path) -> None:
     ramp = (np.arange(120 * 160, dtype=np.uint16).reshape(1, 120, 160) * 3) & 0xFFF
     native = written(instance(ramp, BitsStored=12, HighBit=11), tmp_path / "native.dcm")
-    (expected,) = _decode(clean(native))
+    (expected,) = grey_frames(clean(native))
     assert np.abs(expected - ramp[0] / 4095 * 255).max() <= 0.5
     for number, command in enumerate((["dcmcjpeg", "+e1"], ["dcmcjpls"], ["dcmcrle"], ["dcmconv", "+tb"])):
         path = tmp_path / f"{number}.dcm"
         run(dcmtk(command[0]), *command[1:], native, path)
-        (frame,) = _decode(clean(path))
+        (frame,) = grey_frames(clean(path))
         assert np.array_equal(frame, expected), command
+
+
+# Colour at full size.
+
+
+def colours_by_dcmtk(path: Path, number_of_frames: int) -> list[npt.NDArray[Any]]:
+    out = path.with_suffix(".colour")
+    run(dcmtk("dcmj2pnm"), "--write-raw-pnm", "--all-frames", path, out)
+    found = sorted(out.parent.glob(f"{out.name}*"), key=lambda file: int(file.name.split(".")[-2]))
+    assert len(found) == number_of_frames
+    return [np.asarray(Image.open(file).convert("RGB")).astype(np.float64) for file in found]
+
+
+def assert_same_colours(
+    path: Path, expected: list[npt.NDArray[Any]], tolerance: tuple[float, float] = BY_JPEG
+) -> None:
+    ours = list(colour_frames(clean(path), range(len(expected))))
+    assert len(ours) == len(expected)
+    mean, largest = tolerance
+    for frame, wanted in zip(ours, expected, strict=True):
+        assert frame.shape == wanted.shape
+        difference = np.abs(frame.astype(np.float64) - wanted)
+        assert difference.mean() <= mean
+        assert np.quantile(difference, 0.999) <= largest
+
+
+def colour_chart(tmp_path: Path, *, rows: int = 48, columns: int = 64) -> Path:
+    """Two frames of smooth colour, native RGB."""
+    ys, xs = np.mgrid[0:rows, 0:columns]
+    frame = np.stack([ys * 255 // (rows - 1), xs * 255 // (columns - 1), 255 - ys * 2 - xs], axis=-1)
+    frames = np.stack([frame, frame[::-1]]).clip(0, 255).astype(np.uint8)
+    return written(instance(frames), tmp_path / "chart.dcm")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options", "tolerance"),
+    [
+        ("dcmconv", ["+tb"], EXACT),
+        ("dcmconv", ["+ti"], EXACT),
+        ("dcmcrle", [], EXACT),
+        ("dcmcjpeg", ["+e1"], EXACT),
+        ("dcmcjpls", [], EXACT),
+        ("dcmcjpeg", ["+eb", "+q", "95", "+cy", "+s4"], BY_JPEG),
+        ("dcmcjpeg", ["+eb", "+q", "95", "+cy", "+s2"], BY_JPEG),
+        ("dcmcjpeg", ["+eb", "+q", "95", "+cr"], BY_JPEG),
+        ("dcmcjpeg", ["+ee", "+q", "95", "+cy"], BY_JPEG),
+    ],
+)
+def test_colour_is_that_of_dcmtk(
+    tmp_path: Path, encoder: str, options: list[str], tolerance: tuple[float, float]
+) -> None:
+    path = tmp_path / "encoded.dcm"
+    run(dcmtk(encoder), *options, colour_chart(tmp_path), path)
+    decoded = path
+    if encoder == "dcmcjpls":
+        decoded = tmp_path / "decoded.dcm"
+        run(dcmtk("dcmdjpls"), path, decoded)
+    assert_same_colours(path, colours_by_dcmtk(decoded, 2), tolerance)
+
+
+@pytest.mark.parametrize(
+    "photometric", ["YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "PALETTE COLOR", "MONOCHROME1"]
+)
+def test_native_colour_of_each_kind_is_that_of_dcmtk(tmp_path: Path, photometric: str) -> None:
+    chance = np.random.default_rng(0)
+    # Colours well within the range of RGB: outside, each program clips in its own way.
+    ybr = np.stack([chance.integers(60, 180, (48, 64)), *chance.integers(108, 148, (2, 48, 64))], axis=-1)
+    elements: dict[str, Any] = {"PhotometricInterpretation": photometric}
+    if photometric == "PALETTE COLOR":
+        table = chance.integers(0, 256, (3, 256)).astype(np.uint16) * 257
+        for name, part in zip(("Red", "Green", "Blue"), table, strict=True):
+            elements[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+            elements[f"{name}PaletteColorLookupTableData"] = part.tobytes()
+    is_grey = photometric in {"PALETTE COLOR", "MONOCHROME1"}
+    pixels = ybr[None, ..., 0] if is_grey else ybr[None]
+    ds = instance(pixels.astype(np.uint8), **elements)
+    if photometric.endswith("422"):
+        pairs = ybr.reshape(48, 32, 2, 3)
+        stored = np.concatenate([pairs[..., 0], pairs[:, :, 0, 1:]], axis=-1)
+        ds.PixelData = stored.astype(np.uint8).tobytes()
+    path = written(ds, tmp_path / "native.dcm")
+    assert_same_colours(path, colours_by_dcmtk(path, 1), (1.0, 2.0))
+
+
+def test_twelve_bits_of_jpeg_extended_decode_as_dcmtk_decodes_them(tmp_path: Path) -> None:
+    ys, xs = np.mgrid[0:48, 0:64]
+    ramp = (2000 + 1500 * np.sin(ys / 7) * np.cos(xs / 9)).astype(np.uint16)
+    native = written(instance(ramp[None], BitsStored=12, HighBit=11), tmp_path / "native.dcm")
+    path, decoded = tmp_path / "encoded.dcm", tmp_path / "decoded.dcm"
+    run(dcmtk("dcmcjpeg"), "+ee", "+q", "95", native, path)
+    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGExtended12Bit
+    run(dcmtk("dcmdjpeg"), path, decoded)
+    expected = np.frombuffer(pydicom.dcmread(decoded).PixelData, "<u2").reshape(48, 64)
+    assert_same(path, [shrink_in_floats(expected / 4095 * 255)], (0.6, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options"),
+    [
+        ("dcmcjpeg", ["+eb", "+q", "95", "+cy", "+s4"]),
+        ("dcmcjpeg", ["+eb", "+q", "95", "+cr"]),
+        ("dcmcjpls", []),
+        ("dcmcrle", []),
+    ],
+)
+def test_colour_is_that_of_gdcm(tmp_path: Path, encoder: str, options: list[str]) -> None:
+    path, decoded = tmp_path / "encoded.dcm", tmp_path / "decoded.dcm"
+    run(dcmtk(encoder), *options, colour_chart(tmp_path), path)
+    run(need("gdcmconv", "libgdcm-tools"), "--raw", path, decoded)
+    ds = pydicom.dcmread(decoded)
+    shape = (2, 3, 48, 64) if ds.PlanarConfiguration else (2, 48, 64, 3)
+    stored = np.frombuffer(ds.PixelData, np.uint8).reshape(shape).astype(np.float64)
+    if ds.PlanarConfiguration:
+        stored = np.moveaxis(stored, 1, -1)
+    if ds.PhotometricInterpretation != "RGB":
+        y, cb, cr = stored[..., 0], stored[..., 1] - 128, stored[..., 2] - 128
+        stored = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1)
+    assert_same_colours(path, list(stored.clip(0, 255)), BY_JPEG)

@@ -1,0 +1,232 @@
+"""Text over the image itself: found in a few full-size frames, and blacked out in all.
+
+What is burned in stands still while the tissue under it moves. So the darkest that each pixel was in
+frames spread over a clip keeps the letters and loses the speckle; most clips have no bright thin strokes
+left in it, and cost no more than that. Where there are some, they are read. A frame unlike the others is
+looked at by itself: what is brighter in it than in any other may be text that came and went.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from beam_jobs.deid.ocr import LEGIBLE, Ocr, Word
+from beam_jobs.deid.regions import Box
+from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS
+from echo_models.preprocessing import nearest_positions
+
+Grey = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+Decode = Callable[[Sequence[int]], Iterable[npt.NDArray[np.uint8]]]
+"""Takes indexes of frames, ascending; gives these frames, [H, W, 3], uint8."""
+
+STILL_FRAMES: Final = 8
+"""Frames over a clip whose darkest values are looked at."""
+
+MOST_FLASHES: Final = 3
+"""Frames unlike the others that are looked at, in each clip."""
+
+_INK: Final = 90
+_STROKE_CONTRAST: Final = 60
+_STROKE_ROWS_RATIO: Final = 1 / 50
+"""Strokes of letters are thinner than this part of the screen's height."""
+
+_LEAST_STROKE_PX: Final = 4
+"""Smaller specks are noise."""
+
+_LEAST_INK_PX: Final = 24
+"""Fewer pixels of ink are no word that could be read: one letter of the smallest type has about ten."""
+
+_FLASH: Final = 90
+_LEAST_FLASH_PX: Final = 6
+_UNUSUAL: Final = 8.0
+"""Median absolute deviations that a frame's count must lie above the median."""
+
+_STILL_INK_RATIO: Final = 0.85
+_DOUBTFUL: Final = 25.0
+_LETTER_ROWS_RATIO: Final = 1 / 60
+_REACH_LETTERS: Final = 12
+_MARGIN_ROWS_RATIO: Final = 1 / 120
+
+
+@dataclass(frozen=True, slots=True)
+class FoundText:
+    """Text within the kept part of the screen.
+
+    Attributes:
+        boxes: in pixels of a full-size frame, with a margin.
+        is_doubtful: whether something looked like text that could not be read well.
+    """
+
+    boxes: tuple[Box, ...] = ()
+    is_doubtful: bool = False
+
+
+class TextFinder:
+    """Finds text in the frames of a clip."""
+
+    def __init__(self, ocr: Ocr) -> None:
+        self._ocr = ocr
+
+    def find(self, small: Grey, keep: Mask, decode: Decode) -> FoundText:
+        """Look for text to black out.
+
+        Args:
+            small: [N, 120, 160], uint8: every frame of the clip, or of a part of it.
+            keep: [120, 160], bool: what is kept of the screen.
+            decode: gives the frames of these indexes, ascending, in colour and full size.
+
+        Raises:
+            OcrError: if the program for reading fails.
+        """
+        boxes: dict[Box, None] = {}
+        is_doubtful = False
+        for word, rows in self._read(small, keep, decode):
+            if word.confidence < _DOUBTFUL or (word.confidence < LEGIBLE and len(word.text) < 3):
+                continue
+            is_doubtful |= word.confidence < LEGIBLE
+            boxes[_widened(word.box, max(2, round(rows * _MARGIN_ROWS_RATIO)))] = None
+        return FoundText(tuple(boxes), is_doubtful)
+
+    def read(self, small: Grey, keep: Mask, decode: Decode) -> list[Word]:
+        """Read all the words, whatever their confidence; the arguments are those of `find`.
+
+        Raises:
+            OcrError: if the program for reading fails.
+        """
+        return [word for word, _ in self._read(small, keep, decode)]
+
+    def _read(self, small: Grey, keep: Mask, decode: Decode) -> Iterator[tuple[Word, int]]:
+        """Yield each word, and the height in pixels of the frame that it is in."""
+        places = np.unique(np.linspace(0, len(small) - 1, STILL_FRAMES).astype(int)).tolist()
+        flashes = flashing_frames(small, keep)
+        wanted = sorted({*places, *flashes})
+        brightness = dict(zip(wanted, map(_brightest_channel, decode(wanted)), strict=False))
+        for picture in _pictures(brightness, places, flashes) if brightness else ():
+            for word in self.words_in(picture, keep):
+                yield word, picture.shape[0]
+
+    def words_in(self, picture: Grey, keep: Mask | None = None) -> list[Word]:
+        """Read a picture [H, W] if it has anything like strokes; scaled up where it is small.
+
+        Raises:
+            OcrError: if the program for reading fails.
+        """
+        inside = picture if keep is None else np.where(_enlarged(keep, picture.shape), picture, 0)
+        ink = strokes(inside)
+        if ink.sum() < _LEAST_INK_PX:
+            return []
+        rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+        pad = 8
+        top, left = max(int(rows[0]) - pad, 0), max(int(columns[0]) - pad, 0)
+        crop = inside[top : int(rows[-1]) + pad, left : int(columns[-1]) + pad].astype(np.uint8)
+        scale = 2 if picture.shape[0] > 2 * FRAME_ROWS else 4
+        lines = _lines(ink)
+        words = (word._replace(box=_moved(word.box, left, top)) for word in self._ocr.read(crop, scale=scale))
+        return [word._replace(box=_whole_line(word.box, lines)) for word in words if _has_ink(ink, word.box)]
+
+
+def _pictures(brightness: dict[int, Grey], places: list[int], flashes: list[int]) -> Iterator[Grey]:
+    """Make the pictures to read out of the brightness of some frames."""
+    spread = [brightness[place] for place in places if place in brightness]
+    if len(spread) > 1:
+        yield np.min(spread, axis=0)
+    for place in flashes:
+        others = [other for at, other in brightness.items() if at != place]
+        if place in brightness and others:
+            yield brightness[place] - np.minimum(brightness[place], np.max(others, axis=0))
+    if len(spread) == 1:
+        # Nothing moves in a still: the picture as it is, and its brightest alone.
+        yield spread[0]
+        yield np.where(spread[0] >= _STILL_INK_RATIO * spread[0].max(), spread[0], 0)
+
+
+def strokes(picture: Grey) -> Mask:
+    """Mark bright strokes that are thin against the screen: [H, W], bool."""
+    size = max(5, round(picture.shape[0] * _STROKE_ROWS_RATIO))
+    opened = ndimage.grey_opening(picture, size=(size, size))
+    ink: Mask = (picture >= _INK) & (picture - np.minimum(opened, picture) >= _STROKE_CONTRAST)
+    labels, count = ndimage.label(ink, np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    large: Mask = sizes >= _LEAST_STROKE_PX
+    large[0] = False
+    strokes_only: Mask = large[labels]
+    return strokes_only
+
+
+def flashing_frames(small: Grey, keep: Mask) -> list[int]:
+    """List the frames that have many bright pixels where the frames beside them have none: at most three."""
+    if len(small) < 3:
+        return []
+    kept = small[:, keep].astype(np.int16)
+    padded = np.concatenate([kept[1:2], kept, kept[-2:-1]])
+    beside = np.maximum(padded[:-2], padded[2:])
+    counts = (kept - beside >= _FLASH).sum(axis=1)
+    usual = float(np.median(counts))
+    deviation = float(np.median(np.abs(counts - usual)))
+    least = usual + max(_LEAST_FLASH_PX, _UNUSUAL * deviation)
+    order = np.argsort(counts, kind="stable")[::-1][:MOST_FLASHES]
+    return sorted(int(place) for place in order if counts[place] >= least)
+
+
+def text_mask(boxes: Iterable[Box], rows: int, columns: int) -> Mask:
+    """Draw boxes of a full-size frame at the size of a clean frame: [120, 160], bool."""
+    ys, xs = nearest_positions(rows, FRAME_ROWS), nearest_positions(columns, FRAME_COLUMNS)
+    mask = np.zeros((FRAME_ROWS, FRAME_COLUMNS), np.bool_)
+    for box in boxes:
+        mask |= ((ys >= box.top) & (ys < box.bottom))[:, None] & ((xs >= box.left) & (xs < box.right))
+    return mask
+
+
+def _brightest_channel(frame: npt.NDArray[np.uint8]) -> Grey:
+    brightest: Grey = frame.max(axis=2)  # coloured letters are as bright as white ones
+    return brightest
+
+
+def _enlarged(mask: Mask, shape: tuple[int, ...]) -> Mask:
+    rows, columns = shape[:2]
+    ys = np.arange(rows) * FRAME_ROWS // rows
+    xs = np.arange(columns) * FRAME_COLUMNS // columns
+    return mask[ys][:, xs]
+
+
+def _lines(ink: Mask) -> npt.NDArray[np.int32]:
+    """Number the stretches of ink with no gap wider than a letter: [H, W], 0 is none."""
+    letter = max(5, round(ink.shape[0] * _LETTER_ROWS_RATIO))
+    joined = ndimage.binary_dilation(ink, np.ones((3, 2 * letter + 1), np.bool_))
+    labels: npt.NDArray[np.int32] = ndimage.label(joined)[0]
+    return labels
+
+
+def _whole_line(box: Box, lines: npt.NDArray[np.int32]) -> Box:
+    """Widen the box of a word to the letters beside it, of which the program may have read only some."""
+    height = box.bottom - box.top
+    reach = _REACH_LETTERS * height
+    left = max(box.left - reach, 0)
+    band = lines[box.top : box.bottom, left : box.right + reach]
+    mine = np.unique(lines[box.top : box.bottom, box.left : box.right])
+    columns = np.flatnonzero(np.isin(band, mine[mine > 0]).any(axis=0))
+    if not len(columns):
+        return box
+    return Box(
+        min(box.left, left + int(columns[0])),
+        box.top,
+        max(box.right, left + int(columns[-1]) + 1),
+        box.bottom,
+    )
+
+
+def _has_ink(ink: Mask, box: Box) -> bool:
+    return bool(ink[box.top : box.bottom, box.left : box.right].any())
+
+
+def _moved(box: Box, left: int, top: int) -> Box:
+    return Box(box.left + left, box.top + top, box.right + left, box.bottom + top)
+
+
+def _widened(box: Box, margin: int) -> Box:
+    return Box(max(box.left - margin, 0), max(box.top - margin, 0), box.right + margin, box.bottom + margin)
