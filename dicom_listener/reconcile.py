@@ -5,10 +5,11 @@ can leave a file without a row, whose sender was told nothing: it is adopted, an
 again it is a duplicate. A row without a file should not be; it is reported, never repaired by
 forgetting.
 
-Names and sizes are compared, folder by folder. Digests are not read, except those of files without a row:
-`echobeam studies verify` reads them all.
+Names and sizes are compared, some folders at a time. Digests are not read, except of files without a
+row: `echobeam studies verify` reads them all.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from dicom_listener.errors import RefusedInstanceError
 from dicom_listener.ledger import Content, FileState, Ledger
 from dicom_listener.log import describe_error
 from dicom_listener.spool import Spool
-from dicom_listener.spool_files import FOLDERS, list_folder, put_aside, read_instance
+from dicom_listener.spool_files import FOLDER_GROUPS, list_folders, put_aside, read_instance
 
 _TOLD_STUDIES: Final = 20
 """Studies with lost files that are named in the log; the others are counted."""
@@ -68,19 +69,19 @@ def reconcile(spool: Spool, ledger: Ledger, *, now: float) -> ReconcileReport:
     """
     report = ReconcileReport()
     lost: list[Content] = []
-    for folder in FOLDERS:
-        lost += _reconcile_folder(spool.root, folder, ledger, report, now=now)
+    for folders in FOLDER_GROUPS:
+        lost += _reconcile_folders(spool.root, folders, ledger, report, now=now)
     _tell(report, lost)
     return report
 
 
-def _reconcile_folder(
-    root: Path, folder: str, ledger: Ledger, report: ReconcileReport, *, now: float
+def _reconcile_folders(
+    root: Path, folders: Sequence[str], ledger: Ledger, report: ReconcileReport, *, now: float
 ) -> list[Content]:
-    files = list_folder(root, folder)
+    files = list_folders(root, folders)
     report.files += len(files)
     found: dict[FileState | None, list[Content]] = {None: [], FileState.MISSING: [], FileState.DAMAGED: []}
-    for content in ledger.contents_in_folder(folder):
+    for content in ledger.contents_in_folders(folders):
         size_bytes = files.pop(content.path, None)
         state = _state_of(content, size_bytes)
         if state is not FileState.PRUNED:

@@ -1,14 +1,15 @@
 """The files of a spool, seen from outside: listed, read, digested, put aside.
 
-They lie in 256 folders named by the first two digits of their digests, so that a folder is small enough
-to be compared with the ledger in memory, however large the spool is.
+They lie in 256 folders named by the first two digits of their digests, so that some folders at a time can
+be compared with the ledger in memory, however large the spool is.
 """
 
 import hashlib
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -20,7 +21,11 @@ from dicom_listener.header import read_identity
 from dicom_listener.ledger import ReceivedInstance, SpooledInstance
 from dicom_listener.spool import encode_file_header
 
-FOLDERS: Final = tuple(f"{number:02x}" for number in range(256))
+FOLDER_GROUPS: Final = tuple(
+    tuple(f"{first}{second}" for second in "0123456789abcdef") for first in "0123456789abcdef"
+)
+"""The folders, a sixteenth of the spool together: few questions to the ledger, and little memory."""
+
 QUARANTINE: Final = "quarantine"
 """Folder of the spool for files that belong to nothing and cannot be made to."""
 
@@ -28,17 +33,15 @@ _NAME: Final = re.compile(r"([0-9a-f]{64})\.dcm")
 _CHUNK_BYTES: Final = 1 << 20
 
 
-def list_folder(root: Path, folder: str) -> dict[str, int]:
-    """Give the sizes of the files of one folder, in bytes, by their paths relative to the spool."""
-    try:
-        with os.scandir(root / folder) as entries:
-            return {
-                f"{folder}/{entry.name}": entry.stat(follow_symlinks=False).st_size
-                for entry in entries
-                if entry.is_file(follow_symlinks=False)
-            }
-    except FileNotFoundError:
-        return {}
+def list_folders(root: Path, folders: Iterable[str]) -> dict[str, int]:
+    """Give the sizes of the files of some folders, in bytes, by their paths relative to the spool."""
+    sizes = {}
+    for folder in folders:
+        with suppress(FileNotFoundError), os.scandir(root / folder) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    sizes[f"{folder}/{entry.name}"] = entry.stat(follow_symlinks=False).st_size
+    return sizes
 
 
 def digest_file(path: Path, *, told: Callable[[int], None] = lambda _size: None) -> str:

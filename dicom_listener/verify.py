@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dicom_listener.ledger import Content, FileState, Ledger
-from dicom_listener.spool_files import FOLDERS, digest_file
+from dicom_listener.spool_files import FOLDER_GROUPS, digest_file
 
 _NOTHING: Final[Callable[[int], None]] = lambda _size: None  # noqa: E731 - a default of an argument
 
@@ -40,9 +40,9 @@ class VerifyReport:
 
 
 def contents_of_spool(ledger: Ledger) -> Iterator[Content]:
-    """Give every content of the ledger, a 256th of them in memory at a time."""
-    for folder in FOLDERS:
-        yield from ledger.contents_in_folder(folder)
+    """Give every content of the ledger, a sixteenth of them in memory at a time."""
+    for folders in FOLDER_GROUPS:
+        yield from ledger.contents_in_folders(folders)
 
 
 def verify(

@@ -1,6 +1,6 @@
 """Inventory: what the spool should hold, compared with what it holds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import sqlalchemy as sa
@@ -22,17 +22,17 @@ from dicom_listener.schema import folder_of_path, holds, instances
 class Inventory(Database):
     """What reconciliation and verification ask and write."""
 
-    def contents_in_folder(self, folder: str) -> list[Content]:
-        """List every content whose file is, or was, in one folder of the spool.
+    def contents_in_folders(self, folders: Sequence[str]) -> list[Content]:
+        """List every content whose file is, or was, in some folders of the spool.
 
         Args:
-            folder: two hexadecimal digits; a 256th of the spool, so that none is too large for memory.
+            folders: two hexadecimal digits each; so few of the 256 that their contents fit into memory.
         """
         with self.reading() as connection:
             return [
                 content_of(row, is_at_work=table is instances)
                 for table in CONTENT_TABLES
-                for row in all_rows(connection, sa.select(table).where(folder_of_path(table) == folder))
+                for row in all_rows(connection, sa.select(table).where(folder_of_path(table).in_(folders)))
             ]
 
     def note_lost_files(self, contents: Iterable[Content], state: FileState, *, now: float) -> int:
