@@ -117,16 +117,24 @@ class Lobby:
             connection, address = self._door.popleft()
             if len(self._guests) >= self._maximum_waiting:
                 self._turn_out(next(iter(self._guests)), Breach.TOO_MANY_WAITING)
-            connection.setblocking(False)
-            if self._ssl_context is not None:
-                connection = self._ssl_context.wrap_socket(
-                    connection, server_side=True, do_handshake_on_connect=False
-                )
+            try:
+                connection = self._prepare(connection)
+            except OSError:  # its peer is gone already
+                connection.close()
+                self._on_left(address)
+                continue
             guest = _Guest(
                 connection, address, time.monotonic() + self._limit_s, self._ssl_context is not None
             )
             self._guests[guest] = None
             self._selector.register(connection, selectors.EVENT_READ, guest)
+
+    def _prepare(self, connection: socket.socket) -> socket.socket:
+        connection.setblocking(False)
+        if self._ssl_context is None:
+            return connection
+        connection.getpeername()  # raises if the peer is gone, before `wrap_socket` takes the socket over
+        return self._ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
 
     def _serve(self, guest: _Guest) -> None:
         """Go on with a connection that has something to read."""

@@ -87,6 +87,22 @@ def test_a_killed_service_comes_back(root: Path) -> None:
         assert process.wait(STOP_WITHIN_S) in {0, 1}, "the second listener may not have been ready yet"
 
 
+def test_what_it_started_ends_when_it_is_killed(root: Path) -> None:
+    with running_up(root) as process:
+        announcement(process)
+        assert len(list((root / "run").glob("*.json"))) == 2
+        process.kill()
+        process.wait(STOP_WITHIN_S)
+        assert process.stderr is not None
+        readers = [process.stderr]
+        while select.select(readers, [], [], STOP_WITHIN_S)[0]:
+            if not process.stderr.readline():
+                break  # the last that could write to it has ended
+        else:
+            pytest.fail("a service outlived what started it")
+    assert list((root / "run").glob("*.json")) == [], "they drained"
+
+
 def test_a_port_in_use_ends_it_with_4(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -177,6 +178,19 @@ def test_peers_that_say_nothing_hold_up_nobody(
         for connection in silent:
             with connection:
                 assert connection.recv(1) == b"", "closed at the end of its time"
+
+
+def test_peers_that_are_gone_before_the_handshake_harm_nobody(
+    authority: Authority, ours: Issued, theirs: Issued, tmp_path: Path
+) -> None:
+    reset_on_close = struct.pack("ii", 1, 0)  # struct linger: on, no time
+    with listening(tmp_path, authority, ours) as listener:
+        for number in range(60):
+            connection = socket.create_connection(("127.0.0.1", listener.tls_port or 0), DEADLINE_S)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset_on_close)
+            connection.sendall(b"\x16\x03\x01" * (number % 3))
+            connection.close()
+        assert dcmtk("echoscu", listener, authority, client=theirs).returncode == 0
 
 
 def test_faults_of_certificates_are_told_at_the_start_all_at_once_without_a_traceback(
