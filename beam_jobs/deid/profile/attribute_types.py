@@ -59,7 +59,7 @@ def _types() -> dict[tuple[str, str], str]:
     return {
         (row["keyword"], iod): row[iod]
         for row in read_table(ATTRIBUTE_TYPES_FILE)
-        for iod in ("us", "us_volume", "sr")
+        for iod in ("us", "us_volume", "sr", "us_nested")
     }
 
 
@@ -68,10 +68,13 @@ def type_of(keyword: str, iod: str | None, *, is_nested: bool) -> str | None:
 
     A conditional attribute that is there counts as one whose condition is met: 1C is 1, 2C is 2. Where
     the modules of the IOD do not name the attribute, it came by a Standard Extended SOP Class, where it
-    is of Type 3 (PS3.4 B.4.1). Inside of sequences the Type depends on the macro: it is not known.
+    is of Type 3 (PS3.4 B.4.1). Inside of sequences the Type depends on the macro: it is not known, but
+    for the few attributes that occur in one macro only.
     """
-    if iod is None or is_nested:
+    if iod is None:
         return None
+    if is_nested:
+        return (iod != "sr" and _types().get((keyword, "us_nested"))) or None
     return _types().get((keyword, iod), "3")
 
 

@@ -195,7 +195,9 @@ def _allow_list(options: DeidOptions, iod: str | None, is_nested: bool) -> dict[
 def _fallback(keyword: str, vr: str, iod: str | None, is_nested: bool) -> Step | None:
     """Keep the object valid where the value of an allowed attribute may not stay."""
     match type_of(keyword, iod, is_nested=is_nested):
-        case "1" if vr not in {"SQ", "UI"}:
+        case "1" if vr == "SQ":
+            return Step("D", ALLOW_LIST, vr, items=Items.DUMMY)
+        case "1" if vr != "UI":
             return Step("D", ALLOW_LIST, vr, constant=values.dummy(vr))
         case "2":
             return Step("Z", ALLOW_LIST, vr, constant=b"")

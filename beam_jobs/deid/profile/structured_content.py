@@ -20,6 +20,9 @@ from beam_jobs.deid.profile.table import ContentRule, content_rules
 from beam_jobs.deid.profile.values import dummy, keep_descriptor, keep_identity
 
 _CONTENT_SEQUENCE: Final = 0x0040A730
+_CONCEPT_NAME: Final = 0x0040A043
+_DUMMY_TITLE: Final = ("18748-4", "LN")  # Diagnostic imaging study
+_DUMMY_CONCEPT: Final = ("121106", "DCM")  # Comment
 _NEEDED: Final = {
     "NUM": "MeasuredValueSequence",
     "CODE": "ConceptCodeSequence",
@@ -78,12 +81,21 @@ def clean_content_item(
 
 def dummy_item(sequence_tag: int) -> Dataset:
     """Make the one item that stands for all those of a sequence that is not cleaned (action D)."""
+    if sequence_tag == _CONCEPT_NAME:
+        return _code(*_DUMMY_TITLE)
     item = Dataset()
     if sequence_tag == _CONTENT_SEQUENCE:
         item.RelationshipType, item.ValueType = "CONTAINS", "TEXT"
-        item.ConceptNameCodeSequence = [make_code("121106", "DCM")]
+        item.ConceptNameCodeSequence = [_code(*_DUMMY_CONCEPT)]
         item.TextValue = dummy("UT").decode("ascii").rstrip()
     return item
+
+
+def _code(code: str, scheme: str) -> Dataset:
+    made = make_code(code, scheme)
+    if made is None:
+        raise ValueError(f"({code}, {scheme}) must be a code of PS3.16; pydicom does not have it. Update it.")
+    return made
 
 
 def _listed_action(rule: ContentRule, options: DeidOptions) -> str:
