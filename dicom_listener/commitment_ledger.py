@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from dicom_listener.errors import CommitmentNotFoundError
-from dicom_listener.ledger import Ledger
+from dicom_listener.ledger import FileState, Ledger
 from dicom_listener.ledger.database import all_rows, first_row
 from dicom_listener.schema import commitment_instances, commitments, instances
 
@@ -222,7 +222,12 @@ class CommitmentLedger:
         with self._ledger.reading() as connection:
             for start in range(0, len(sop_instance_uids), _CHUNK):
                 wanted = sop_instance_uids[start : start + _CHUNK]
-                statement = sa.select(instances).where(instances.c.sop_instance_uid.in_(wanted))
+                # What is marked as pruned may still have its file, and will not for long.
+                statement = (
+                    sa.select(instances)
+                    .where(instances.c.sop_instance_uid.in_(wanted))
+                    .where(instances.c.file_state.is_distinct_from(FileState.PRUNED))
+                )
                 for row in all_rows(connection, statement):
                     found.setdefault(row["sop_instance_uid"], []).append(
                         HeldInstance(row["sop_class_uid"], row["path"], row["sha256"], row["size_bytes"])

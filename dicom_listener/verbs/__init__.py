@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 found a problem, 2 usage or configuration refused, 3 not f
 # ruff: noqa: PLC0415 - what is heavy is imported when a verb runs, so that help is instant
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,15 +16,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from dicom_listener.ledger import Ledger, StudyRecord
+    from dicom_listener.settings import ListenerSettings
 
 FAILED: Final = 1
 REFUSED: Final = 2
 NOT_FOUND: Final = 3
 BUSY: Final = 4
 
-PIPE_COLUMNS: Final = 160
-"""Width of a table that no terminal limits: room for a UID of 64 characters."""
+PIPE_COLUMNS: Final = 220
+"""Width of a table that no terminal limits: room for a UID and a digest of 64 characters each."""
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -46,17 +50,24 @@ def json_option(command: _Decorated) -> _Decorated:
 
 
 @contextmanager
-def existing_ledger(root: Path) -> Iterator["Ledger"]:
-    """Open the ledger of a root for the block; it must exist."""
+def opened_ledger(root: Path) -> Iterator[tuple["ListenerSettings", "Ledger"]]:
+    """Read the configuration of a root and open its ledger for the block; the ledger must exist."""
     from dicom_listener.ledger import Ledger
     from dicom_listener.settings import ListenerSettings, load_section
 
     settings = load_section(ListenerSettings, "listener", root)
     ledger = Ledger(settings.ledger_url, must_exist=True)
     try:
-        yield ledger
+        yield settings, ledger
     finally:
         ledger.close()
+
+
+@contextmanager
+def existing_ledger(root: Path) -> Iterator["Ledger"]:
+    """Open the ledger of a root for the block; it must exist."""
+    with opened_ledger(root) as (_settings, ledger):
+        yield ledger
 
 
 @contextmanager
@@ -93,6 +104,13 @@ def as_document(record: "StudyRecord") -> dict[str, Any]:
 def print_json(document: object) -> None:
     """Print a document as indented JSON."""
     click.echo(json.dumps(document, indent=2))
+
+
+def print_table(table: "Table") -> None:
+    """Print a table as wide as the terminal, or wide enough for UIDs where there is none."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)
 
 
 def as_time(seconds: float) -> str:

@@ -67,6 +67,33 @@ def test_show_says_why_it_is_complete_what_failed_and_what_conflicts(root: Path)
     assert PLANTED_ID not in table + text
 
 
+def test_the_list_counts_all_studies_and_notes_what_is_odd(root: Path) -> None:
+    _, table, _ = run("studies", "list", "--root", str(root), "--limit", "1")
+    assert "1 of 2 studies: 1 complete, 1 failed" in table
+    _, table, _ = run("studies", "list", "--root", str(root), "--state", "failed")
+    assert "1 conflicts" in table
+
+
+def test_show_tells_both_contents_of_a_conflict_and_which_is_at_work(root: Path) -> None:
+    at_work, replaced = (make_received("1.2.3", content=content).spooled for content in "ba")
+    _, table, _ = run("studies", "show", "1.2.3", "--root", str(root))
+    assert at_work.sha256 in table
+    assert replaced.sha256 in table
+    assert f"came as {at_work.sha256[:12]}, 100 bytes, and was replaced" in " ".join(table.split())
+    _, text, _ = run("studies", "show", "1.2.3", "--root", str(root), "--json")
+    contents = json.loads(text)["contents"]
+    assert [(content["is_at_work"], content["sha256"]) for content in contents] == [
+        (True, at_work.sha256),
+        (False, replaced.sha256),
+    ]
+
+
+def test_show_lists_every_file_where_asked(root: Path) -> None:
+    digest = make_received(STUDY).spooled.sha256
+    assert digest not in run("studies", "show", STUDY, "--root", str(root))[1]
+    assert digest in run("studies", "show", STUDY, "--root", str(root), "--files")[1]
+
+
 def test_retry_puts_a_failed_study_back(root: Path) -> None:
     code, said, _ = run("studies", "retry", "1.2.3", "--root", str(root))
     assert (code, said) == (0, "1.2.3 is complete again\n")
@@ -80,9 +107,9 @@ def test_retry_shows_the_study_as_json(root: Path) -> None:
     assert json.loads(text)["state"] == "complete"
 
 
-@pytest.mark.parametrize("verb", ["show", "retry"])
-def test_an_unknown_study_is_not_found(root: Path, verb: str) -> None:
-    code, _, said = run("studies", verb, "1.2.9", "--root", str(root))
+@pytest.mark.parametrize("verb", [("show",), ("retry",), ("verify", "--study")])
+def test_an_unknown_study_is_not_found(root: Path, verb: tuple[str, ...]) -> None:
+    code, _, said = run("studies", *verb, "1.2.9", "--root", str(root))
     assert code == 3
     assert "no study" in said
 
