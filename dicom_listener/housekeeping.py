@@ -11,6 +11,7 @@ from dicom_listener.errors import LedgerUnavailableError
 from dicom_listener.ledger import Ledger
 from dicom_listener.log import describe_error
 from dicom_listener.reception import HOLD_S, Reception
+from dicom_listener.spool import Spool
 
 _STOP_WAIT_S: Final = 60.0
 
@@ -81,3 +82,28 @@ def completing_studies(ledger: Ledger, rule: CompletionRule) -> Chore:
             _log.info("studies_complete", studies=completed)
 
     return complete
+
+
+def sweeping(spool: Spool, longest_s: float) -> Chore:
+    """Make the chore that deletes what a receiving process left unfinished when it died.
+
+    Args:
+        spool: owned by this process.
+        longest_s: how long an instance may be under way.
+    """
+    due_at = 0.0
+
+    def sweep(now: float) -> None:
+        nonlocal due_at
+        if now < due_at:
+            return
+        due_at = now + longest_s
+        try:
+            deleted = spool.sweep(untouched_since=now - 2 * longest_s)
+        except OSError as error:
+            _log.warning("spool_not_swept", error=describe_error(error))
+            return
+        if deleted:
+            _log.info("unfinished_files_deleted", files=deleted)
+
+    return sweep

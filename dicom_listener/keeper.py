@@ -23,7 +23,7 @@ from dicom_listener.errors import RetryLaterError, SpoolUnavailableError
 from dicom_listener.evidence import CompletionEvidence
 from dicom_listener.evidence_ledger import EvidenceLedger
 from dicom_listener.health import serve_http
-from dicom_listener.housekeeping import Housekeeper, completing_studies, extending_holds
+from dicom_listener.housekeeping import Housekeeper, completing_studies, extending_holds, sweeping
 from dicom_listener.keeping_metrics import KeepingMetrics, LostFilesCollector
 from dicom_listener.ledger import ConflictPolicy, Ledger
 from dicom_listener.log import describe_error
@@ -170,6 +170,7 @@ class Keeper:
         chores = [
             extending_holds(reception),
             completing_studies(ledger, CompletionRule(settings.quiet_period_s, settings.max_age_s)),
+            sweeping(reception.spool, settings.object_timeout_s),
             pruning(settings.spool, ledger, RetentionRule.of(settings), partial(self._note_pruned, keeping)),
         ]
         self._housekeeper = stack.enter_context(Housekeeper(chores, settings.housekeeping_s, clock))

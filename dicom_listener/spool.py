@@ -12,7 +12,7 @@ import struct
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -83,16 +83,23 @@ class Spool:
         finally:
             os.close(lock)
 
-    def sweep(self) -> int:
-        """Delete unfinished files; only the owner may, before it receives.
+    def sweep(self, *, untouched_since: float | None = None) -> int:
+        """Delete unfinished files; only the owner may.
+
+        Args:
+            untouched_since: only those that nothing was written to since then, seconds since the epoch;
+                None for all, before anything is received.
 
         Returns:
             How many were deleted.
         """
-        leftovers = list(self._unfinished.iterdir())
-        for leftover in leftovers:
-            leftover.unlink()
-        return len(leftovers)
+        deleted = 0
+        for unfinished in self._unfinished.iterdir():
+            with suppress(FileNotFoundError):  # finished meanwhile
+                if untouched_since is None or unfinished.stat().st_mtime < untouched_since:
+                    unfinished.unlink()
+                    deleted += 1
+        return deleted
 
     def begin(self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> "SpoolWriter":
         """Begin an instance: its file is unfinished, and nobody's, until it is finished.

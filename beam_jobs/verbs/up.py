@@ -55,6 +55,7 @@ def up(root: Path, *, as_json: bool) -> None:
             "ae_title": listener.ae_title,
             "host": listener.host,
             "port": ready["listener"]["dicom_port"],
+            "tls_port": ready["listener"].get("tls_port"),
             "listener_url": f"http://{listener.http_host}:{ready['listener']['http_port']}",
             "worker_url": f"http://{worker.http_host}:{ready['worker']['http_port']}",
             "root": str(root),
@@ -80,8 +81,11 @@ def up(root: Path, *, as_json: bool) -> None:
 
 def announcement(place: Mapping[str, Any]) -> str:
     """Say in one line where to push and where to look."""
+    tls = {None: "", place["port"]: " with TLS"}.get(
+        place["tls_port"], f", or with TLS at {place['host']}:{place['tls_port']}"
+    )
     return (
-        f"Push to {place['ae_title']} at {place['host']}:{place['port']}"
+        f"Push to {place['ae_title']} at {place['host']}:{place['port']}{tls}"
         f" · listener {place['listener_url']}/metrics · worker {place['worker_url']}/metrics"
         f" · root {place['root']}"
     )

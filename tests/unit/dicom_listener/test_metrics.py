@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import RefusedInstanceError, RetryLaterError
@@ -22,6 +22,14 @@ def test_every_series_is_there_before_anything_happens() -> None:
         ("last_success_timestamp_seconds", {}),
     ]:
         assert registry.get_sample_value(f"echobeam_listener_{name}", labels) == 0
+
+
+def test_every_gauge_says_how_those_of_several_processes_combine() -> None:
+    gauges = [
+        metric for metric in vars(ListenerMetrics(CollectorRegistry())).values() if isinstance(metric, Gauge)
+    ]
+    assert len(gauges) >= 3
+    assert all(gauge._multiprocess_mode != "all" for gauge in gauges), "`all` has the process id as a label"
 
 
 def test_every_refusal_has_its_reason() -> None:
