@@ -75,16 +75,15 @@ def _decode_stream(av: Any, stream: Any, pixels: PixelFormat) -> Iterator[Any]:
         "probesize": str(_PROBED_BYTES),
         # A reference to another file in the container would be followed by its protocol.
         "protocol_whitelist": "",
+        # Checked by FFmpeg before it allocates a frame, even one that it only looks at to know the
+        # stream. A coded picture is padded to blocks of 64 at most.
+        "max_pixels": str((pixels.rows + 64) * (pixels.columns + 64)),
     }
-    with av.open(stream, mode="r", container_options=options, metadata_errors="ignore") as container:
-        if len(container.streams.video) != 1:
+    with av.open(stream, mode="r", options=options, metadata_errors="ignore") as container:
+        video = container.streams.video[0] if len(container.streams.video) == 1 else None
+        if video is None or video.codec_context.name not in _CODECS:
             raise RejectedError(Reason.UNSUPPORTED_PIXELS)
-        video = container.streams.video[0]
-        if video.codec_context.name not in _CODECS:
-            raise RejectedError(Reason.UNSUPPORTED_PIXELS)
-        # Checked by FFmpeg before it allocates, in the container and again in each frame's header;
-        # coded sizes are multiples of 64 at most.
-        video.codec_context.options = {"max_pixels": str((pixels.rows + 64) * (pixels.columns + 64))}
+        video.codec_context.options = {"max_pixels": options["max_pixels"]}
         video.thread_count = 1
         for frame in container.decode(video):
             if (frame.height, frame.width) != (pixels.rows, pixels.columns):
