@@ -33,6 +33,11 @@ _SUCCESS: Final = 0x0000
 _PENDING: Final = 0xFF00
 _FAILURES_EXIST: Final = 0xB000  # complete, one or more sub-operations failed
 _NATIVE: Final = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
+_COUNTS: Final = (
+    "NumberOfCompletedSuboperations",
+    "NumberOfWarningSuboperations",
+    "NumberOfFailedSuboperations",
+)
 _MAXIMUM_CONTEXTS: Final = 128  # PS3.8 9.3.2.2: odd numbers from 1 to 255
 _OTHER_PICTURES: Final = (
     contexts.UltrasoundMultiFrameImageStorageRetired,
@@ -68,8 +73,12 @@ class Fetched:
 class Fetcher(Protocol):
     """A way to fetch a study."""
 
-    def fetch(self, study_instance_uid: str) -> Fetched:
+    def fetch(self, study_instance_uid: str, *, attempt: int) -> Fetched:
         """Fetch a study; return when the archive says that all of it was sent.
+
+        Args:
+            study_instance_uid: which.
+            attempt: 0 for the first; a later one may do it in another way.
 
         Raises:
             PeerError: if the archive cannot be reached, refuses, or breaks off.
@@ -85,10 +94,10 @@ class GetFetcher:
     reception: Reception
     clock: Callable[[], float] = time.time
 
-    def fetch(self, study_instance_uid: str) -> Fetched:
+    def fetch(self, study_instance_uid: str, *, attempt: int = 0) -> Fetched:
         """Fetch a study and keep it; it is held, so not called complete, while it comes."""
         tally = Tally(opened_at=self.clock(), peer=self.peer.name)
-        proposed = get_contexts()
+        proposed = get_contexts() if attempt % 2 == 0 else get_contexts_in_one()
         roles = [
             build_role(one.abstract_syntax, scu_role=False, scp_role=True)
             for one in proposed
@@ -133,7 +142,7 @@ class MoveFetcher:
     caller: Caller
     peer: Peer
 
-    def fetch(self, study_instance_uid: str) -> Fetched:
+    def fetch(self, study_instance_uid: str, *, attempt: int = 0) -> Fetched:
         """Have a study sent to the running listener."""
         with self.caller.associated(self.peer, move_contexts(), answer_timeout_s=ANSWER_S) as assoc:
             try:
@@ -167,6 +176,17 @@ def get_contexts() -> list[PresentationContext]:
     return proposed[:_MAXIMUM_CONTEXTS]
 
 
+def get_contexts_in_one() -> list[PresentationContext]:
+    """Build the other proposal of a C-GET: one context for each class, with every transfer syntax in it.
+
+    There are archives that send by the first context of a class that they accepted, whatever the
+    instance is encoded in. Here they may choose the syntax that they prefer.
+    """
+    get, *_ = get_contexts()
+    syntaxes = list(contexts.TRANSFER_SYNTAXES)
+    return [get, *(build_context(storage_class, syntaxes) for storage_class in contexts.STORAGE_CLASSES)]
+
+
 def move_contexts() -> list[PresentationContext]:
     """Build the presentation context of C-MOVE."""
     return [build_context(StudyRootQueryRetrieveInformationModelMove, list(_NATIVE[:2]))]
@@ -185,11 +205,13 @@ def _last_answer(answers: Iterable[Any], service: str) -> Fetched:
             raise PeerRefusedError(f"the archive broke off the {service}, or said nothing for too long")
         if status.Status == _PENDING:
             continue
+        done, warned, failed = (int(status.get(keyword, 0) or 0) for keyword in _COUNTS)
         if status.Status not in (_SUCCESS, _FAILURES_EXIST):
-            raise PeerRefusedError(f"the archive answered the {service} with status 0x{status.Status:04X}")
-        done = int(status.get("NumberOfCompletedSuboperations", 0) or 0)
-        warned = int(status.get("NumberOfWarningSuboperations", 0) or 0)
-        return Fetched(done + warned, int(status.get("NumberOfFailedSuboperations", 0) or 0))
+            raise PeerRefusedError(
+                f"the archive answered the {service} with status 0x{status.Status:04X}; "
+                f"{failed} of {done + warned + failed} sub-operations failed"
+            )
+        return Fetched(done + warned, failed)
     raise PeerRefusedError(f"the archive ended the {service} without a final answer")
 
 

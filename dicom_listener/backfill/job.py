@@ -205,25 +205,27 @@ class Job:
         return Outcome.FETCHED, size_bytes
 
     def _fetch(self, fetcher: Fetcher, study: FoundStudy) -> str | None:
-        """Fetch a study; say why it failed, or None."""
+        """Fetch a study; say why it failed, or None. What counts is what is here in the end."""
         failure = None
         for attempt in range(ATTEMPTS):
             if attempt:
                 self.sleep(_PAUSE_S * attempt)
             try:
-                fetched = fetcher.fetch(study.study_instance_uid)
+                fetched = fetcher.fetch(study.study_instance_uid, attempt=attempt)
             except (PeerError, RetryLaterError) as error:
                 failure = str(error)
                 continue
             here, _ = self._kept(study.study_instance_uid)
-            if fetched.failed:
-                total = fetched.completed + fetched.failed
-                failure = f"{fetched.failed} of {total} sub-operations failed"
-            elif study.instances is not None and here < study.instances:
-                failure = f"{here} of the {study.instances} instances came; the archive calls it all"
-            else:
+            is_whole = fetched.failed == 0 if study.instances is None else here >= study.instances
+            if is_whole:
                 self._note_evidence(study)
                 return None
+            total = fetched.completed + fetched.failed
+            failure = (
+                f"{fetched.failed} of {total} sub-operations failed"
+                if fetched.failed
+                else f"{here} of the {study.instances} instances came; the archive calls it all"
+            )
         return failure
 
     def _note_evidence(self, study: FoundStudy) -> None:

@@ -37,6 +37,7 @@ class Archive:
     slept: list[float] = field(default_factory=list)
     said: list[tuple[Any, ...]] = field(default_factory=list)
     associations: int = 0
+    attempts: list[int] = field(default_factory=list)
 
     @contextmanager
     def associated(self, *_: Any, **__: Any) -> Iterator["Archive"]:
@@ -52,7 +53,8 @@ class Archive:
             raise self.broken[name].pop(0)
         return iter([FoundStudy(uid, self.holds[uid]) for uid in self.answers[name]])
 
-    def fetch(self, uid: str) -> Fetched:
+    def fetch(self, uid: str, *, attempt: int) -> Fetched:
+        self.attempts.append(attempt)
         if self.broken.get(uid):
             raise self.broken[uid].pop(0)
         count, lost = self.holds[uid] or 1, self.lost.get(uid, 0)
@@ -181,6 +183,7 @@ def test_failed_sub_operations_are_counted_and_what_came_is_kept(archive: Archiv
     archive.lost = {"1.2": 1}
     summary = run(archive, "a")
     assert summary.failures == [Failure("1.2", "1 of 3 sub-operations failed")]
+    assert archive.attempts == [0, 0, 1, 2]
     assert ledger.show_study("1.2").instances == 2
     assert summary.instances == 4
 
@@ -190,14 +193,31 @@ def test_fewer_than_the_archive_promised_is_a_failure(
 ) -> None:
     fetch = archive.fetch
 
-    def half(uid: str) -> Fetched:
+    def half(uid: str, *, attempt: int) -> Fetched:
         archive.lost = {"1.2": 1}
-        return Fetched(fetch(uid).completed, 0)
+        return Fetched(fetch(uid, attempt=attempt).completed, 0)
 
     monkeypatch.setattr(archive, "fetch", half)
     summary = run(archive, "a")
     [failure] = summary.failures
     assert "2 of the 3 instances came" in failure.reason
+
+
+def test_what_came_by_several_attempts_counts_together(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of an archive that sends some syntaxes only by the first proposal, others only by the second."""
+    archive.answers["a"] = ["1.2"]
+
+    def half(uid: str, *, attempt: int) -> Fetched:
+        for number in (0, 1) if attempt == 0 else (2,):
+            received = make_received(uid, number)
+            archive.ledger.record_instance(received, association="b", hold_until=0, now=archive.now)
+        return Fetched(1, 2)
+
+    monkeypatch.setattr(archive, "fetch", half)
+    summary = run(archive, "a")
+    assert (summary.fetched, summary.failures, summary.instances) == (1, [], 3)
 
 
 def test_a_study_that_came_whole_is_evidence(archive: Archive, ledger: Ledger) -> None:
