@@ -1,4 +1,4 @@
-"""The ledger under random interleavings of receive, complete, claim, crash, commit and expire.
+"""The ledger under random interleavings of receive, complete, claim, crash, commit, expire and prune.
 
 A model of what must be true is kept beside it: no content is lost, and no study is committed twice
 for one revision.
@@ -7,13 +7,16 @@ for one revision.
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import ClaimLostError
-from dicom_listener.ledger import ClaimedStudy, Ledger, RecordOutcome, StudyState
+from dicom_listener.ledger import ClaimedStudy, Ledger, ReceivedInstance, RecordOutcome, StudyState
+from dicom_listener.ledger.pruning import PruneRule
+from dicom_listener.ledger.recording import SpoolFiles
 from tests.unit.dicom_listener.instances import make_received
 
 STUDIES = ("1.2.1", "1.2.2", "1.2.3")
@@ -36,15 +39,28 @@ class Site:
         self.received: dict[str, dict[str, str]] = {}  # study → instance → digest
         self.committed: dict[str, list[tuple[int, frozenset[str]]]] = {}
         self.failed_before: set[str] = set()
+        self.sent: dict[str, ReceivedInstance] = {}  # by digest
+
+    def is_pruned(self, instance: ReceivedInstance) -> bool:
+        return any(
+            content.file_state is not None
+            for content in self.ledger.list_contents(instance.study_instance_uid)
+            if content.is_at_work and content.sha256 == instance.spooled.sha256
+        )
 
     def receive(self, number: int) -> None:
-        instance = make_received(STUDIES[number % 3], number // 3 % 2, "ab"[number // 6 % 2])
+        self.receive_one(make_received(STUDIES[number % 3], number // 3 % 2, "ab"[number // 6 % 2]))
+
+    def receive_one(self, instance: ReceivedInstance) -> None:
         known = self.received.setdefault(instance.study_instance_uid, {})
         uid, sha256 = instance.spooled.sop_instance_uid, instance.spooled.sha256
+        self.sent[sha256] = instance
         if uid not in known:
             expected = RecordOutcome.NEW
+        elif known[uid] != sha256:
+            expected = RecordOutcome.CHANGED
         else:
-            expected = RecordOutcome.DUPLICATE if known[uid] == sha256 else RecordOutcome.CHANGED
+            expected = RecordOutcome.RESTORED if self.is_pruned(instance) else RecordOutcome.DUPLICATE
         outcome = self.ledger.record_instance(instance, association="a", hold_until=0, now=self.now)
         assert outcome is expected
         known[uid] = sha256
@@ -70,6 +86,7 @@ class Site:
         assert len(uids) <= limit
         assert running.isdisjoint(uids), "a study was given out while its lease runs"
         for study in claimed:
+            assert self.ledger.show_study(study.study_instance_uid).pruned_files == 0, "claimed without files"
             content = {instance.sop_instance_uid: instance.sha256 for instance in study.instances}
             assert content == self.received[study.study_instance_uid], "a claim misses what was received"
             assert study.attempts <= MAX_ATTEMPTS
@@ -112,6 +129,23 @@ class Site:
         tokens = [study.claim_token for study in self.pick(number)]
         self.ledger.extend_claims(tokens, lease_s=LEASE_S, now=self.now)
 
+    def prune(self, number: int) -> None:
+        """Delete the files of a study, if they may go."""
+        uid = STUDIES[number % 3]
+        rule = PruneRule(received_before=self.now)
+        chosen = self.ledger.mark_pruned(uid, rule, now=self.now).chosen
+        if chosen:
+            record = self.ledger.show_study(uid)
+            assert record.state is StudyState.DONE
+            assert record.done_revision == record.revision, "pruned what is to be processed"
+        self.ledger.delete_pruned(chosen, rule, SpoolFiles(None))
+
+    def send_again_what_was_pruned(self, _number: int = 0) -> None:
+        for uid in self.received:
+            for content in self.ledger.list_contents(uid):
+                if content.is_at_work and content.file_state is not None:
+                    self.receive_one(self.sent[content.sha256])
+
     def retry(self, _number: int = 0) -> None:
         for record in self.ledger.list_studies(state=StudyState.FAILED):
             self.ledger.retry_study(record.study_instance_uid, now=self.now)
@@ -124,6 +158,7 @@ class Site:
         """Let good workers run until nothing is left to do."""
         for _ in range(12):
             self.let_leases_end()
+            self.send_again_what_was_pruned()
             self.retry()
             self.fall_quiet()
             self.claim(2)
@@ -131,6 +166,10 @@ class Site:
                 self.commit(number)
             self.check()
         assert self.ledger.counts_by_state()["done"] == len(self.received), "a study cannot be finished"
+        for uid in self.received:
+            kept = {content.sha256 for content in self.ledger.list_contents(uid)}
+            sent = {one.spooled.sha256 for one in self.sent.values() if one.study_instance_uid == uid}
+            assert kept == sent, "a content was forgotten"
 
     def check(self) -> None:
         for commits in self.committed.values():
@@ -161,21 +200,39 @@ STEPS: tuple[Callable[[Site, int], None], ...] = (
     Site.beat,
     Site.let_leases_end,
     Site.retry,
+    Site.prune,
+    Site.prune,
+    Site.send_again_what_was_pruned,
 )
 
 
-@given(steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 11)), min_size=40, max_size=60))
-@settings(max_examples=40, deadline=None)
+STEP_LISTS: Final = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 11)), min_size=40, max_size=60)
+
+
+def run(url: str, steps: list[tuple[Callable[[Site, int], None], int]]) -> None:
+    ledger = Ledger(url)
+    site = Site(ledger)
+    try:
+        for step, number in steps:
+            step(site, number)
+            site.check()
+        site.finish()
+    finally:
+        ledger.close()
+
+
+@given(steps=STEP_LISTS)
+@settings(max_examples=30, deadline=None)
 def test_no_study_is_lost_or_committed_twice_for_one_revision(
     steps: list[tuple[Callable[[Site, int], None], int]],
 ) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-        ledger = Ledger(f"sqlite:///{folder}/ledger.sqlite")
-        site = Site(ledger)
-        try:
-            for step, number in steps:
-                step(site, number)
-                site.check()
-            site.finish()
-        finally:
-            ledger.close()
+        run(f"sqlite:///{folder}/ledger.sqlite", steps)
+
+
+@given(steps=STEP_LISTS)
+@settings(max_examples=6, deadline=None)
+def test_nor_on_postgresql(
+    emptied_ledger: Callable[[], str], steps: list[tuple[Callable[[Site, int], None], int]]
+) -> None:
+    run(emptied_ledger(), steps)

@@ -13,7 +13,7 @@ from dicom_listener.ledger import ConflictPolicy, FileState, Ledger, RecordOutco
 from dicom_listener.ledger.pruning import PruneRule
 from dicom_listener.ledger.recording import SpoolFiles
 from dicom_listener.reconcile import reconcile
-from dicom_listener.retention import DAY_S, PruneReport, RetentionRule, prune, pruning
+from dicom_listener.retention import DAY_S, PrunedStudy, PruneReport, RetentionRule, prune, pruning
 from dicom_listener.schema import commitment_instances, commitments
 from dicom_listener.settings import ListenerSettings
 from dicom_listener.spool import Spool
@@ -82,6 +82,10 @@ def commit(
                 sha256=None if verified_at is None else content.sha256,
             )
         )
+
+
+def must_not_happen(study: PrunedStudy) -> None:
+    pytest.fail(f"{study.study_instance_uid} was pruned")
 
 
 def files(spool: Spool) -> int:
@@ -284,7 +288,7 @@ def test_nothing_is_deleted_unless_it_is_asked_for(spool: Spool, ledger: Ledger,
     done(spool, ledger, at=0)
     rule = RetentionRule.of(ListenerSettings(root=tmp_path))
     assert rule == RetentionRule()
-    pruning(spool.root, ledger, rule, observe=pytest.fail)(NOW)
+    pruning(spool.root, ledger, rule, observe=must_not_happen)(NOW)
     assert files(spool) == 2
 
 
@@ -331,7 +335,7 @@ def test_a_file_that_cannot_be_deleted_is_told_and_the_hour_waited_for(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(SpoolFiles, "delete", refuse)
-    chore = pruning(spool.root, ledger, A_MONTH, observe=pytest.fail)
+    chore = pruning(spool.root, ledger, A_MONTH, observe=must_not_happen)
     with capture_logs() as logs:
         chore(NOW)
         chore(NOW + 1)
