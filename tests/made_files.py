@@ -1,6 +1,7 @@
 """Ultrasound instances made for tests: a speckled sector, text where a test wants it, any encoding."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ def speckle_cine(
     number_of_frames: int, rows: int = 300, columns: int = 400, *, seed: int = 0
 ) -> npt.NDArray[np.uint8]:
     """Fill the sector with flickering speckle: [N, H, W], uint8."""
+    return _speckle_cine(number_of_frames, rows, columns, seed).copy()
+
+
+@lru_cache(maxsize=8)
+def _speckle_cine(number_of_frames: int, rows: int, columns: int, seed: int) -> npt.NDArray[np.uint8]:
     rng = np.random.default_rng(seed)
     speckle = rng.rayleigh(40.0, (number_of_frames, rows, columns)).clip(1, 255).astype(np.uint8)
     speckle[:, ~sector_mask(rows, columns)] = 0
