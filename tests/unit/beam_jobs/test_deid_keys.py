@@ -1,6 +1,7 @@
 import os
 import pickle
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ UID = "1.2.840.113619.2.391.1"
 SUBJECT = "7f16f1f524b6efaab780f85f5db92309"
 STUDY = "44d437c06cb3e267de0b7043c373394f"
 SHIFT = -267
+KEY_ID = "75789b3c716310f9"
+HASHED_UID = "2.25.239198661275360069409308478158516510872"  # of 1.2.3
 
 
 def test_a_new_key_file_is_open_to_its_owner_alone(tmp_path: Path) -> None:
@@ -102,6 +105,8 @@ def test_keys_stay_the_same_from_version_to_version() -> None:
     assert keys.subject_key("DOE-4711", UID) == SUBJECT
     assert keys.study_key(UID) == STUDY
     assert keys.day_shift(SUBJECT) == SHIFT
+    assert keys.key_id == KEY_ID
+    assert keys.uid("1.2.3") == HASHED_UID
 
 
 def test_padding_is_no_part_of_an_identifier() -> None:
@@ -138,3 +143,49 @@ def test_the_secret_is_not_in_the_representation(tmp_path: Path) -> None:
     path = tmp_path / "secret.key"
     assert path.name in repr(Pseudonymizer.from_key_file(path))
     assert repr(KEY) not in repr(Pseudonymizer(KEY))
+
+
+def test_a_uid_becomes_one_of_the_uuid_form_and_stays_the_same() -> None:
+    hashed = Pseudonymizer(KEY).uid(UID)
+    number = uuid.UUID(int=int(hashed.removeprefix("2.25.")))
+    assert (number.variant, number.version) == (uuid.RFC_4122, 8)
+    assert len(hashed) <= 64
+    assert hashed == Pseudonymizer(KEY).uid(UID + "\0")
+    assert hashed != Pseudonymizer(KEY).uid(UID + "2")
+    assert int(hashed.removeprefix("2.25.")) != int(Pseudonymizer(KEY).instance_key(UID), 16)
+
+
+def test_times_of_a_subject_move_by_less_than_a_day() -> None:
+    keys = Pseudonymizer(KEY)
+    shifts = {keys.second_shift(keys.subject_key(str(number), UID)) for number in range(50)}
+    assert len(shifts) > 40
+    assert all(0 <= shift < 86_400 for shift in shifts)
+
+
+def test_a_key_id_tells_secrets_apart_and_nothing_of_them() -> None:
+    first, second = Pseudonymizer(KEY).key_id, Pseudonymizer(KEY[::-1]).key_id
+    assert first != second
+    assert len(first) == 16
+    assert first not in KEY.hex()
+
+
+def test_after_a_rotation_the_old_file_still_gives_the_old_keys(tmp_path: Path) -> None:
+    current, old = tmp_path / "secret.key", tmp_path / "secret-old.key"
+    before = Pseudonymizer.from_key_file(current)
+    current.rename(old)
+    after = Pseudonymizer.from_key_file(current)
+    assert after.key_id != before.key_id
+    assert after.study_key(UID) != before.study_key(UID)
+    again = Pseudonymizer.from_existing_key_file(old)
+    assert (again.key_id, again.study_key(UID)) == (before.key_id, before.study_key(UID))
+
+
+def test_who_needs_a_key_that_exists_is_not_given_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "secret.key"
+    with pytest.raises(KeyFileError, match="must exist"):
+        Pseudonymizer.from_existing_key_file(path)
+    assert not path.exists()
+    path.write_bytes(KEY)
+    path.chmod(0o644)
+    with pytest.raises(KeyFileError, match="chmod 600"):
+        Pseudonymizer.from_existing_key_file(path)
