@@ -173,6 +173,8 @@ class GuardedDul(DULServiceProvider):  # type: ignore[misc]  # pynetdicom has no
         state = self.state_machine.current_state
         if self.artim_timer.expired and state in (_AWAITING_REQUEST, _CLOSING):
             self.event_queue.put(_ARTIM_EXPIRED)
+        if state == _CLOSING:
+            self._drop_what_we_would_send()
         if not self._process_recv_primitive() and self.event_queue.empty():
             if self._request is not None:
                 self._hand_in_request()
@@ -182,6 +184,12 @@ class GuardedDul(DULServiceProvider):  # type: ignore[misc]  # pynetdicom has no
                 self._receive()
         with contextlib.suppress(queue.Empty):
             self.state_machine.do_action(self.event_queue.get(block=False))
+
+    def _drop_what_we_would_send(self) -> None:
+        # An answer may come after the peer has spoiled the association; the state machine has no such case.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.to_provider_queue.get(block=False)
 
     def _hand_in_request(self) -> None:
         self._recv_pdu.put(self._request)
@@ -220,6 +228,7 @@ class GuardedDul(DULServiceProvider):  # type: ignore[misc]  # pynetdicom has no
     def _decode(self, pdu: memoryview) -> None:
         try:
             decoded, event = self._decode_pdu(bytearray(pdu))
+            decoded.to_primitive()  # the state machine would fail at it
         except Exception as error:  # a decoder fed by the wire may raise anything
             raise BreachError(Breach.UNREADABLE_PDU) from error
         self._recv_pdu.put(decoded)

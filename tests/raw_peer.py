@@ -120,8 +120,8 @@ class RawPeer:
     def associate(self, **request: object) -> Self:
         """Request an association that is accepted."""
         self.send(encode_request(**request))  # type: ignore[arg-type]
-        kind, _ = self.read_pdu()
-        assert kind == ASSOCIATE_AC
+        kind, body = self.read_pdu()
+        assert kind == ASSOCIATE_AC, f"expected to be accepted, got PDU {kind} {body!r}"
         return self
 
     def store(self, dataset: bytes, instance: str = "1.2.3.1.1", *, fragment_bytes: int = 16000) -> int:
