@@ -8,7 +8,7 @@ IN_TWO := -n 2 --dist loadfile
 help:  ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.PHONY: help install lock demo test check bench docs
+.PHONY: help install lock demo test test-jax check bench docs
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,9 @@ demo: install  ## send real clips through everything and show the result
 
 test: install  ## run the whole test suite
 	$(BIN)/pytest $(IN_TWO)
+
+test-jax: install  ## run the tests of the models on JAX
+	KERAS_BACKEND=jax $(BIN)/pytest $(IN_TWO) tests/unit/echo_models
 
 check: install  ## everything CI runs
 	$(BIN)/ruff check .

@@ -42,11 +42,12 @@ VERBS: Final = {
         "beam_jobs.verbs.reidentify", "reidentify", "Find the patient behind a key, with key file and ledger."
     ),
     "retrain": Verb("beam_jobs.verbs.retrain", "retrain", "Build the pool, retrain, promote if better."),
-    "models": Verb("echo_models.verbs", "models", "List, show, promote and roll back models."),
-    "train": Verb("echo_models.verbs", "train", "Train one model on the phantom from a seed."),
+    "models": Verb("echo_models.verbs.models", "models", "List, show, promote and roll back models."),
+    "train": Verb("echo_models.verbs.train", "train", "Train one model, on the phantom or on labels."),
     "experiment": Verb(
         "echo_models.experiments.verb", "experiment", "Repeat a comparison of the paper, and report it."
     ),
+    "label": Verb("echo_models.verbs.label", "label", "Label frames by hand; compare labelers."),
     "phantom": Verb("beam_jobs.verbs.phantom", "phantom", "Write synthetic frames or DICOM studies."),
     "demo": Verb("beam_jobs.verbs.demo", "demo", "Send real clips through everything and show the result."),
     "doctor": Verb("beam_jobs.verbs.doctor", "doctor", "Check the set-up and say what to do."),

@@ -1,6 +1,6 @@
 """Model cards: what a model is, what it was measured on, and what it must not be used for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from echo_models.training import Trained
@@ -35,8 +35,7 @@ _MASKED: Final = {
 _CARD: Final = """\
 # {task} {version}
 
-**Research use only: not for clinical use, not a medical device. Trained and measured on synthetic
-frames: no frame of any patient was seen, and nothing here says how well it does on one.**
+**Research use only: not for clinical use, not a medical device. {warning}**
 
 This model {purpose}.
 
@@ -49,15 +48,14 @@ What differs from the paper stands, with its reasons, in `echo_models/networks.p
 
 ## Data
 
-Phantom frames of {subjects} synthetic subjects (seed {seed}, severity of artefacts {severity}, share with
-hypertrophy {lvh_ratio}): {train} frames for training, {validation} for validation, {test} for testing. No
-subject is in two of them. Each network takes those that show its structure.
+{data}: {train} frames for training, {validation} for validation, {test} for testing. No
+subject is in two of them. Each network takes those whose labels it needs.
 Fingerprint of the frames: `{fingerprint}`.
 
-## Measured on the synthetic test set
+## Measured on the {kind}test set
 
 95 % intervals by bootstrap over subjects. A control is the score of a constant mask, which looks at no
-frame. Masks put on the frames of this test were exact; in the pipeline they are another network's.
+frame. Masks put on the frames of this test were {exact}; in the pipeline they are another network's.
 
 | measure | value | 95 % interval | frames | control |
 |---|---|---|---|---|
@@ -66,12 +64,21 @@ frame. Masks put on the frames of this test were exact; in the pipeline they are
 ## Known failures
 
 {failures}
-A frame from a machine whose pictures the phantom does not resemble may get any answer.
+A frame from a machine whose pictures the training frames do not resemble may get any answer.
 
 ## Made by
 
 `{command}`, {minutes} minutes, {code}.
 """
+
+
+_SYNTHETIC: Final = """\
+Trained and measured on synthetic
+frames: no frame of any patient was seen, and nothing here says how well it does on one."""
+
+_OF_SOURCES: Final = """\
+Trained and measured on the frames
+listed below; nothing here says how well it does on others. The terms of each set hold for this model."""
 
 
 def write_card(trained: Trained, version: str, facts: Mapping[str, Any]) -> str:
@@ -82,7 +89,7 @@ def write_card(trained: Trained, version: str, facts: Mapping[str, Any]) -> str:
         version: of the bundle.
         facts: as they stand in the bundle's manifest under "training".
     """
-    plan = facts["plan"]
+    plan, sources = facts["plan"], facts.get("sources")
     _, rows, columns, _ = trained.model.input_shape
     table = [
         f"| {name} | {it.value:.3f} | {it.low:.3f} to {it.high:.3f} | {it.n} | "
@@ -90,8 +97,9 @@ def write_card(trained: Trained, version: str, facts: Mapping[str, Any]) -> str:
         for name, it in trained.metrics.items()
     ]
     command = f"echobeam train {facts['recipe']} --seed {facts['seed']} --preset {facts['preset']}"
-    command += f" --subjects {plan['subjects']}"
+    command += "" if plan is None else f" --subjects {plan['subjects']}"
     command += "" if facts["epochs"] is None else f" --epochs {facts['epochs']}"
+    command += "".join(f" {option}" for option in facts.get("options", ()))
     start = facts.get("convolutions_from")
     return _CARD.format(
         task=trained.task,
@@ -103,10 +111,10 @@ def write_card(trained: Trained, version: str, facts: Mapping[str, Any]) -> str:
         masked=_MASKED[trained.mask],
         parameters=trained.model.count_params(),
         start="" if start is None else f" Convolutions started from: {start}.",
-        subjects=plan["subjects"],
-        seed=plan["seed"],
-        severity=plan["severity"],
-        lvh_ratio=plan["lvh_ratio"],
+        warning=_SYNTHETIC if sources is None else _OF_SOURCES,
+        data=_phantom_words(plan) if sources is None else _source_words(sources),
+        kind="synthetic " if sources is None else "",
+        exact="exact" if sources is None else "those of the labels",
         **facts["frames"],
         fingerprint=facts["data_fingerprint"][:16],
         table="\n".join(table),
@@ -115,3 +123,21 @@ def write_card(trained: Trained, version: str, facts: Mapping[str, Any]) -> str:
         minutes=facts["minutes"],
         code=facts["code_version"],
     )
+
+
+def _phantom_words(plan: Mapping[str, Any]) -> str:
+    return (
+        f"Phantom frames of {plan['subjects']} synthetic subjects (seed {plan['seed']}, severity of "
+        f"artefacts {plan['severity']}, share with\nhypertrophy {plan['lvh_ratio']})"
+    )
+
+
+def _source_words(sources: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["| set | frames | subjects | labels | to know |", "|---|---|---|---|---|"]
+    for source in sources:
+        labels = ", ".join(f"{name} {count}" for name, count in source["labels"].items() if count)
+        lines.append(
+            f"| {source['kind']} | {source['frames']} | {source['subjects']} | {labels or 'none'} | "
+            f"{'; '.join(source['notes'])} |"
+        )
+    return "\n".join(lines) + "\n\nDivided by subject"

@@ -16,11 +16,14 @@ import numpy.typing as npt
 
 from echo_models.bundle import write_bundle
 from echo_models.cards import write_card
-from echo_models.datasets import LabeledFrames, Plan, Split, render, split_by_subject
+from echo_models.datasets import Known, LabeledFrames, Plan, Split, render, split_by_subject
+from echo_models.errors import DatasetError
 from echo_models.evaluation import measure_classes
 from echo_models.fitting import OnStep, Run
 from echo_models.gan import GAN_SCHEDULES, classify, train_gan
 from echo_models.preprocessing import apply_mask
+from echo_models.source_specs import SourceSpec
+from echo_models.sources import Source, join_sources
 from echo_models.training import (
     SCHEDULES,
     Trained,
@@ -29,7 +32,7 @@ from echo_models.training import (
     train_segmentation,
     train_views,
 )
-from echo_models.views import A4C
+from echo_models.views import A4C, VIEWS
 
 RECIPES: Final = ("fov", "view", "lv", "lvh", "gan")
 """In an order in which each finds what it starts from: "lvh" starts from the convolutions of "view"."""
@@ -72,6 +75,8 @@ class Order:
         processes: how many render frames.
         work: where logs, checkpoints and rendered frames are kept, None for nowhere.
         resume: go on from the checkpoints, if there are any.
+        sources: what to train on; none for the phantom alone.
+        data: fingerprint of the sources' frames, which the workshop fills in.
     """
 
     task: str
@@ -82,6 +87,8 @@ class Order:
     processes: int = 1
     work: Path | None = None
     resume: bool = False
+    sources: tuple[SourceSpec, ...] = ()
+    data: str = ""
 
     @property
     def plan(self) -> Plan:
@@ -108,15 +115,20 @@ class Order:
             "preset": self.preset,
             "seed": self.seed,
             "epochs": self.epochs,
-            "source": "phantom",
-            "plan": dataclasses.asdict(self.plan),
+            "source": "+".join(source.kind for source in self.sources) or "phantom",
+            "plan": dataclasses.asdict(self.plan) if self.uses_phantom else None,
             "schedules": {
                 stage: dataclasses.asdict(schedule)
                 for stage, schedule in schedules.items()
                 if stage.startswith(self.task)
             },
             "code_version": code_version(),
-        }
+        } | ({"data_fingerprint": self.data} if self.sources else {})
+
+    @property
+    def uses_phantom(self) -> bool:
+        """Say whether the phantom is among its sources."""
+        return not self.sources or any(source.kind == "phantom" for source in self.sources)
 
     @property
     def version(self) -> str:
@@ -166,15 +178,21 @@ class Workshop:
             BundleError: if that folder is there and not empty.
         """
         started = time.monotonic()
-        labeled = self._frames(order)
-        data = split_by_subject(labeled, seed=order.seed)
+        sources = self._load(order)
+        whole = join_sources(sources, outlined=order.task in ("lv", "lvh"))
+        if order.sources:
+            order = dataclasses.replace(order, data=whole.labeled.fingerprint())
+        data = split_by_subject(whole.labeled, seed=order.seed, published=whole.parts)
         trained = self._train(order, data)
         facts = order.facts | {
-            "data_fingerprint": labeled.fingerprint(),
+            "data_fingerprint": whole.labeled.fingerprint(),
             "frames": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
             "minutes": round((time.monotonic() - started) / 60, 1),
             "log": list(trained.log),
         }
+        if order.sources:
+            facts["sources"] = [source.facts for source in sources]
+            facts["options"] = [source.option for source in order.sources]
         if order.task == "lvh":
             facts["convolutions_from"] = "random" if self.views is None else self.views[0]
         return write_bundle(
@@ -188,6 +206,10 @@ class Workshop:
             metrics=trained.metrics,
             card=write_card(trained, order.version, facts),
         )
+
+    def _load(self, order: Order) -> list[Source]:
+        """Load what the order is to be trained on."""
+        return [spec.load(lambda: self._frames(order)) for spec in order.sources or (SourceSpec("phantom"),)]
 
     def _frames(self, order: Order) -> LabeledFrames:
         if order.plan not in self._rendered:
@@ -220,29 +242,56 @@ class Workshop:
 
     def _train_gan(self, order: Order, data: Split, run: Run) -> Trained:
         """Train the GAN on few labeled frames, and on unlabeled ones of other people and machines."""
-        plan = dataclasses.replace(
-            order.plan, seed=order.seed + 1, subjects=4 * order.plan.subjects, severity=1.3, any_phase=True
-        )
-        unlabeled = render(plan, processes=order.processes, cache=order.cache, on_progress=self.on_render)
+        train, test = (_graded_a4c(part) for part in (data.train, data.test))
+        unlabeled = [_masked(_ungraded(data.train))]
+        if order.uses_phantom:
+            plan = dataclasses.replace(
+                order.plan,
+                seed=order.seed + 1,
+                subjects=4 * order.plan.subjects,
+                severity=1.3,
+                any_phase=True,
+            )
+            others = render(plan, processes=order.processes, cache=order.cache, on_progress=self.on_render)
+            unlabeled.append(_masked(others))
         schedule = GAN_SCHEDULES[order.preset]
         if order.epochs is not None:
             schedule = dataclasses.replace(schedule, epochs=order.epochs)
         gan = train_gan(
-            _masked(data.train),
-            data.train.hypertrophy.astype(np.int64),
-            _masked(unlabeled),
+            _masked(train),
+            train.hypertrophy.astype(np.int64),
+            np.concatenate(unlabeled) if any(map(len, unlabeled)) else _masked(train),
             preset=order.preset,
             schedule=schedule,
             seed=order.seed,
             folder=order.folder,
             on_step=run.on_step,
         )
-        predicted = classify(gan.classifier, _masked(data.test)).argmax(axis=1)
+        predicted = classify(gan.classifier, _masked(test)).argmax(axis=1)
         classes = ("normal", "lvh")
-        metrics = measure_classes(
-            data.test.hypertrophy.astype(np.int64), predicted, data.test.subjects, classes
-        )
+        metrics = measure_classes(test.hypertrophy.astype(np.int64), predicted, test.subjects, classes)
         return Trained("lvh", gan.classifier, classes, "fov", metrics, gan.log)
+
+
+def _graded_a4c(labeled: LabeledFrames) -> LabeledFrames:
+    """Keep the apical four-chamber frames whose hypertrophy is known.
+
+    Raises:
+        DatasetError: if there is none.
+    """
+    graded = labeled.knowing(Known.VIEW | Known.HYPERTROPHY)
+    graded = graded.take(graded.views == VIEWS.index(A4C))
+    if not len(graded):
+        raise DatasetError(
+            f"the GAN needs {A4C} frames with a grade of hypertrophy in each part of the split; one has none"
+        )
+    return graded
+
+
+def _ungraded(labeled: LabeledFrames) -> LabeledFrames:
+    """Keep the frames without a grade that are, or may be, apical four-chamber frames."""
+    maybe = ~labeled.knows(Known.VIEW) | (labeled.views == VIEWS.index(A4C))
+    return labeled.take(maybe & ~labeled.knows(Known.HYPERTROPHY))
 
 
 def _masked(labeled: LabeledFrames) -> npt.NDArray[np.uint8]:

@@ -8,8 +8,14 @@ from pathlib import Path
 import av
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import SimpleITK as sitk  # noqa: N813 - the name everybody gives it
 from PIL import Image
+
+from echo_models.labels import Label, write_labels
+from echo_models.views import VIEWS
+from tests.toy import toy_frames
 
 SQUARE = ((30, 20, 70, 20), (30, 40, 70, 40), (30, 60, 70, 60))
 """Chords across a square of 112 x 112: (X1, Y1, X2, Y2)."""
@@ -174,3 +180,28 @@ def write_unity(folder: Path, labels: object | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((96, 128), 50, np.uint8)).save(path)
     (folder / "labels-all.json").write_text(json.dumps(unity_labels() if labels is None else labels))
+
+
+def write_site(folder: Path, subjects: int = 12) -> tuple[Path, Path]:
+    """Write toy frames as a site stores them, and one labeler's labels of all of them.
+
+    Returns:
+        the file of labels and the file of frames.
+    """
+    toy = toy_frames(subjects=subjects, frames_each=4)
+    rows, labels = [], []
+    for number, who in enumerate(toy.subjects):
+        keys = {"subject_key": f"s{who}", "instance_key": f"i{who}", "frame_index": number % 4}
+        rows.append(keys | {"frame": toy.frames[number].tobytes()})
+        labels.append(
+            Label(
+                **keys,
+                labeler="ana",
+                labeled_at=0,
+                view=VIEWS[toy.views[number]],
+                lvh_grade="severe" if toy.hypertrophy[number] else "none",
+            )
+        )
+    pq.write_table(pa.Table.from_pylist(rows), folder / "frames.parquet")
+    write_labels(folder / "labels.csv", labels)
+    return folder / "labels.csv", folder / "frames.parquet"

@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from echo_models import networks, recipes, verbs
+from echo_models import networks, recipes
 from echo_models.bundle import load_bundle
 from echo_models.datasets import Plan
 from echo_models.errors import TrainingError
 from echo_models.manifest import CARD, MANIFEST, read_manifest
 from echo_models.recipes import Order, Workshop
 from echo_models.registry import Registry
-from echo_models.verbs import models, train
+from echo_models.verbs.models import models
+from echo_models.verbs.train import _view_classifier, train
 from tests.toy import TOY_PRESET, write_toy_bundle
 
 
@@ -192,5 +193,5 @@ def test_resume_goes_on_and_its_absence_starts_over(tmp_path: Path) -> None:
 def test_hypertrophy_starts_from_random_convolutions_where_no_view_model_fits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert verbs._view_classifier(tmp_path, None, "paper") is None
+    assert _view_classifier(tmp_path, None, "paper") is None
     assert "convolutions are random" in capsys.readouterr().err
