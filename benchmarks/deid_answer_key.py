@@ -25,6 +25,12 @@ from tests.answer_key_score import Score, run, score
 BASES = ("made", "apical", "parasternal")
 REPORT = Path(__file__).parents[1] / "docs" / "reports" / "deid-answer-key.md"
 
+INTRODUCTION = """\
+Made-up patients planted into public ultrasound and one made file, sent through spool, worker and
+de-identified archive; every planted thing looked up in what came out. The ten actions are those of the
+MIDI-B challenge; the files, the plants and the scorer are this project's own, so the number cannot be
+compared with the challenge's."""
+
 
 def report(result: Score, counts: dict[str, int], command: str) -> str:
     """Write the result as a page."""
@@ -34,14 +40,13 @@ def report(result: Score, counts: dict[str, int], command: str) -> str:
         "",
         f"<!-- Written by `{command}`. -->",
         "",
-        "Made-up patients planted into public ultrasound and one made file, sent through spool, worker and "
-        "de-identified archive; every planted thing looked up in what came out. The ten actions are those of "
-        "the MIDI-B challenge; the files, the plants and the scorer are this project's own, so the number "
-        "cannot be compared with the challenge's.",
+        INTRODUCTION,
         "",
-        f"**{passed} of {asked} answers met: {result.ratio:.2%}**, over {result.instances} instances "
-        f"({', '.join(f'{count} studies {state}' for state, count in counts.items())}). "
-        f"OCR: {'tesseract' if find_ocr('auto') else 'not installed, so none was used'}.",
+        (
+            f"**{passed} of {asked} answers met: {result.ratio:.2%}**, over {result.instances} instances "
+            f"({', '.join(f'{count} studies {state}' for state, count in counts.items())}). "
+            f"OCR: {'tesseract' if find_ocr('auto') else 'not installed, so none was used'}."
+        ),
         "",
         "| action | asked | met | ratio |",
         "|---|---|---|---|",
@@ -57,7 +62,7 @@ def report(result: Score, counts: dict[str, int], command: str) -> str:
     lines += ["", "## Misses", ""]
     misses = Counter(result.misses)
     lines += [
-        f"- {count} × {miss.base}, `{miss.rule}`, {miss.place}: {miss.why}"
+        f"- {count} times {miss.base}, `{miss.rule}`, {miss.place}: {miss.why}"
         for miss, count in sorted(misses.items())
     ] or ["None."]
     lines += [
