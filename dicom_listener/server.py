@@ -10,7 +10,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any, Final, Protocol
 
 import structlog
@@ -143,7 +142,7 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdi
         assoc.acceptor.address_info = AddressInformation.from_tuple(self.server_address)
         assoc.acceptor.implementation_class_uid = self.ae.implementation_class_uid
         assoc.acceptor.implementation_version_name = self.ae.implementation_version_name
-        assoc.acceptor.supported_contexts = deepcopy(self.contexts)
+        assoc.acceptor.supported_contexts = self.contexts  # negotiation only reads them; copying takes long
         assoc.requestor.address_info = AddressInformation.from_tuple(address)
         for event, bound in self._handlers.items():
             for handler, args in bound if isinstance(event, evt.NotificationEvent) else [bound]:
