@@ -47,6 +47,7 @@ VERBS: Final = {
     "experiment": Verb(
         "echo_models.experiments.verb", "experiment", "Repeat a comparison of the paper, and report it."
     ),
+    "frames": Verb("beam_jobs.verbs.frames", "frames", "Write de-identified frames of DICOM files."),
     "label": Verb("echo_models.verbs.label", "label", "Label frames by hand; compare labelers."),
     "phantom": Verb("beam_jobs.verbs.phantom", "phantom", "Write synthetic frames or DICOM studies."),
     "demo": Verb("beam_jobs.verbs.demo", "demo", "Send real clips through everything and show the result."),
