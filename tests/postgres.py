@@ -19,7 +19,8 @@ from dicom_listener.migrations import migrate
 from dicom_listener.schema import metadata
 from tests.programs import DEADLINE_S, wait_for
 
-_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a power cut is not what is tested
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a power cut is not what is tested
+_MEMORY: Final = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
 _INSTALLED: Final = Path("/usr/lib/postgresql")
 _QUICK: Final = ("fsync=off", "full_page_writes=off", "autovacuum=off")
 """What makes a database that nobody needs tomorrow quick; commits themselves are as always."""
@@ -123,8 +124,12 @@ def find_programs() -> Path | None:
 
 
 @contextmanager
-def running_postgres(*, options: tuple[str, ...] = _QUICK) -> Iterator[Cluster]:
+def running_postgres(*, options: tuple[str, ...] = _QUICK, below: Path | None = _MEMORY) -> Iterator[Cluster]:
     """Run a PostgreSQL for the block.
+
+    Args:
+        options: server settings, as `name=value`.
+        below: folder that its own is made in; None for the system's temporary folder.
 
     Raises:
         FileNotFoundError: if none is installed.
@@ -132,9 +137,7 @@ def running_postgres(*, options: tuple[str, ...] = _QUICK) -> Iterator[Cluster]:
     programs = find_programs()
     if programs is None:
         raise FileNotFoundError("PostgreSQL is not installed (Debian package postgresql)")
-    with tempfile.TemporaryDirectory(
-        prefix="echobeam-postgres-", dir=_MEMORY if _MEMORY.is_dir() else None
-    ) as folder:
+    with tempfile.TemporaryDirectory(prefix="echobeam-postgres-", dir=below) as folder:
         cluster = Cluster(programs, Path(folder), options=options)
         cluster.start()
         try:

@@ -40,7 +40,11 @@ class Receiving(Database):
         super().__init__(url, must_exist=must_exist)
         self._policy = conflict_policy
         self._files = SpoolFiles(spool)
-        self._group = GroupCommit[Arrival, RecordOutcome](self._commit)
+        # SQLite has one writer at a time, and company costs it nothing. On PostgreSQL writers of different
+        # studies go on beside each other, and the server waits for its disk once for several of them.
+        self._group = (
+            GroupCommit[Arrival, RecordOutcome](self._commit) if self._engine.name == "sqlite" else None
+        )
 
     def record_instance(
         self, instance: ReceivedInstance, *, association: str, hold_until: float, now: float
@@ -48,8 +52,7 @@ class Receiving(Database):
         """Enter an instance that is in the spool, and hold its study for the association.
 
         Something new or changed in a study that is past receiving raises the study's revision and
-        sends it round again; so does a changed content while it is still receiving. Threads that come
-        together share one transaction.
+        sends it round again; so does a changed content while it is still receiving.
 
         Args:
             instance: the instance, already durable in the spool.
@@ -65,7 +68,13 @@ class Receiving(Database):
             SpoolUnavailableError: if its file was deleted meanwhile.
             LedgerUnavailableError: if it cannot be entered; nothing of it is then.
         """
-        return self._group.submit(Arrival(instance, association, hold_until, now))
+        arrival = Arrival(instance, association, hold_until, now)
+        if self._group is not None:
+            return self._group.submit(arrival)
+        [outcome] = self._commit([arrival])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def extend_holds(self, association: str, *, until: float) -> None:
         """Keep the studies of an open association from being called complete."""
@@ -78,7 +87,7 @@ class Receiving(Database):
         self.write(lambda connection: connection.execute(release))
 
     def _commit(self, arrivals: Sequence[Arrival]) -> list[RecordOutcome | Exception]:
-        # Every process locks studies in this order, so that no two wait for each other.
+        # Everybody locks studies in this order, so that no two wait for each other.
         order = sorted(range(len(arrivals)), key=lambda i: arrivals[i].instance.study_instance_uid)
 
         def enter(connection: Connection) -> dict[int, RecordOutcome | ListenerError]:
