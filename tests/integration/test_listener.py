@@ -1,5 +1,6 @@
 """Real associations with the running listener."""
 
+import errno
 import json
 import socket
 import threading
@@ -28,13 +29,14 @@ from pynetdicom import AE, _config
 from pynetdicom.association import Association
 from pynetdicom.sop_class import UltrasoundMultiFrameImageStorage, Verification
 
+from dicom_listener import keeper
 from dicom_listener.contexts import (
     STORAGE_CLASSES,
     TRANSFER_SYNTAXES,
     UltrasoundImageStorageRetired,
     UltrasoundMultiFrameImageStorageRetired,
 )
-from dicom_listener.errors import PortInUseError, SpoolLockedError
+from dicom_listener.errors import PortInUseError, SpoolLockedError, SpoolUnavailableError
 from dicom_listener.ledger import StudyState
 from dicom_listener.service import Listener
 from dicom_listener.settings import ListenerSettings
@@ -318,6 +320,32 @@ def test_a_taken_port_refuses_the_start_and_leaves_nothing_behind(listener: List
         assert not (tmp_path / "other" / "run" / "listener.json").exists()
     with Listener(make_settings(tmp_path / "other")):
         pass  # the spool is free again
+
+
+def test_a_spool_that_cannot_be_compared_with_the_ledger_refuses_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot_be_read(*_: object, **__: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(keeper, "reconcile", cannot_be_read)
+    with pytest.raises(SpoolUnavailableError, match="Permission denied"), Listener(make_settings(tmp_path)):
+        pass
+
+
+def test_what_a_crash_left_is_adopted_at_the_start_and_shown(tmp_path: Path) -> None:
+    with Listener(make_settings(tmp_path)) as listener:
+        assert send(listener, make_dataset()) == [0]
+    (tmp_path / "ledger.sqlite").unlink()  # as if it had never come to the row
+    (tmp_path / "spool" / "tmp" / "unfinished").touch()
+    with Listener(make_settings(tmp_path)) as listener:
+        assert listener.reception.ledger.show_study("1.2.3").instances == 1
+        assert (
+            'echobeam_listener_reconciled_files_total{result="adopted"} 1.0' in get(listener, "/metrics")[1]
+        )
+        assert list((tmp_path / "spool" / "tmp").iterdir()) == []
+        assert send(listener, make_dataset()) == [0]
+        assert listener.reception.ledger.show_study("1.2.3").conflicts == ()
 
 
 @pytest.mark.usefixtures("listener")

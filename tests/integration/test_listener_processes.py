@@ -4,20 +4,22 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 from urllib.request import urlopen
 
 import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
-from dicom_listener.errors import PortInUseError
+from dicom_listener.errors import PortInUseError, UnsupportedSystemError
 from dicom_listener.ledger import Ledger
-from dicom_listener.processes import reserved_port
+from dicom_listener.processes import reserved_port, run_processes
 from dicom_listener.runfile import read_run_file
+from dicom_listener.settings import ListenerSettings
 from tests.integration.listener_peers import ECHOBEAM, associate, is_refused, listening, store
 from tests.programs import DEADLINE_S, wait_for
 from tests.unit.dicom_listener.instances import make_dataset
@@ -101,7 +103,7 @@ def test_limits_hold_for_all_processes_and_none_outlives_the_listener(tmp_path: 
     root = tmp_path / "root"
     root.mkdir()
     (root / "echobeam.toml").write_text("[listener]\nmaximum_associations = 1\ndrain_s = 0\n")
-    with listening(root, "--processes", "3") as (running, ports, _log):
+    with listening(root, *TWO) as (running, ports, _log):
         children = receivers(root)
         assoc = associate(ports["dicom_port"])
         assert [echo_is_rejected(ports["dicom_port"]) for _ in range(6)] == [True] * 6
@@ -115,19 +117,26 @@ def test_limits_hold_for_all_processes_and_none_outlives_the_listener(tmp_path: 
 
 
 def test_a_port_that_somebody_listens_on_is_not_shared(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    with listening(root) as (_running, ports, _log):
-        taken = ("--port", str(ports["dicom_port"]), "--http-port", "0")
-        other: Any = subprocess.run(
-            (*ECHOBEAM, "listen", "--root", str(tmp_path / "other"), *taken, *TWO),
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        taken = ("--port", str(other.getsockname()[1]), "--http-port", "0")
+        ended = subprocess.run(
+            (*ECHOBEAM, "listen", "--root", str(tmp_path / "root"), *taken, *TWO),
             capture_output=True,
             text=True,
             timeout=DEADLINE_S,
             check=False,
         )
-    assert other.returncode == 4
-    assert "set port" in other.stderr
-    assert "Traceback" not in other.stderr
+    assert ended.returncode == 4
+    assert "set port" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_system_that_cannot_share_a_port_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    settings = ListenerSettings(root=tmp_path, port=0, http_port=0, processes=2)
+    with pytest.raises(UnsupportedSystemError, match="set processes = 1"):
+        run_processes(settings, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_reserved_port_is_kept_and_free_again_after() -> None:
