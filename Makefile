@@ -43,6 +43,7 @@ check: install  ## everything CI runs
 bench: install  ## quick run of every benchmark
 	$(BIN)/python -m benchmarks.pipeline --quick
 	$(BIN)/python -m benchmarks.phantom --quick
+	$(BIN)/python -m benchmarks.deid_headers --quick
 
 docs: install  ## regenerate the reference pages
 	$(BIN)/python docs/generate.py

@@ -19,6 +19,9 @@ from pydantic import IPvAnyNetwork
 from beam_jobs import schemas
 from beam_jobs.command import VERBS
 from beam_jobs.command import main as echobeam
+from beam_jobs.deid.profile import EDITION
+from beam_jobs.deid.profile.describe import describe_rows
+from beam_jobs.deid.profile.table import ALLOW_LIST_FILE, PRIVATE, attribute_rules, read_table
 from beam_jobs.metrics import WorkerMetrics
 from beam_jobs.retrain_metrics import RetrainMetrics
 from beam_jobs.settings import DeidSettings, RetrainSettings, WorkerSettings
@@ -205,6 +208,40 @@ def described(registry: CollectorRegistry) -> list[dict[str, Any]]:
     return sorted(found, key=lambda metric: metric["name"])
 
 
+def deid_profile_page() -> str:
+    """Say what is done with each row of Table E.1-1, and which attributes stay beside them."""
+    parts = [
+        "# The confidentiality profile, row by row\n\n",
+        f"PS3.15 edition {EDITION}, Table E.1-1, all {len(attribute_rules())} rows, as the archive of ",
+        "de-identified DICOM files and the audit apply them. The tables of results hold less: see ",
+        "[tables.md](tables.md). X removed, Z emptied, D replaced by a dummy, U replaced by another UID, ",
+        "K kept, C cleaned.\n\n",
+        "Where the table offers several actions, the Type of the attribute in the IOD decides: the ",
+        "strongest action that keeps the object valid is taken. The columns after the table's own say ",
+        "which that is in an Ultrasound (Multi-frame) Image, an Enhanced US Volume, a report, and inside a ",
+        "sequence, where the Type is not known. Options name what they change; where an option can make ",
+        "nothing of a value, the basic action is left. What no row and no line of the allow-list below ",
+        "names is removed, and so is what cannot be read. The Patient ID becomes the subject's key.\n\n",
+        "| tag | attribute | table | image | volume | report | nested | under options |\n",
+        "|---|---|---|---|---|---|---|---|\n",
+    ]
+    for row in describe_rows():
+        tag = "private" if row.rule.tag == PRIVATE else f"({row.rule.tag[:4]},{row.rule.tag[4:]})"
+        options = "; ".join(f"{name} {what}" for name, what in row.options.items())
+        basic = row.rule.basic.replace("*", "\\*")
+        parts.append(f"| {tag} | {row.rule.attribute} | {basic} | {' | '.join(row.basic)} | {options} |\n")
+    parts += [
+        "\n## The allow-list\n\n",
+        "Attributes that stay beside what the rows rule, at any depth, and the values that they may have; a ",
+        "value that does not fit is removed (or emptied, or a dummy, where the IOD needs the attribute).\n\n",
+        "| attribute | kind | values | how many |\n|---|---|---|---|\n",
+    ]
+    for row in read_table(ALLOW_LIST_FILE):
+        values = row["detail"].replace("|", ", ")
+        parts.append(f"| {row['keyword']} | {row['kind']} | {values} | {row['multiplicity']} |\n")
+    return "".join(parts)
+
+
 def verbs_page() -> str:
     """Show the help of every verb, as the command prints it."""
     parts = [
@@ -242,6 +279,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "tables.md": tables_page,
     "metrics.md": metrics_page,
     "verbs.md": verbs_page,
+    "deid-profile.md": deid_profile_page,
 }
 
 
