@@ -110,12 +110,7 @@ def _enumerate(numbers: Iterable[int], most: int = 10) -> str:
     return ", ".join(listed[:most]) + more
 
 
-def digest(questions: Iterable[Question]) -> str:
+def digest(queries: Iterable[StudyQuery]) -> str:
     """Digest what is asked, so that it can be recognised without being written down."""
-    text = json.dumps(
-        [
-            [str(one.query.first_day), str(one.query.last_day), sorted(one.query.keys.items())]
-            for one in questions
-        ]
-    )
+    text = json.dumps([[str(one.first_day), str(one.last_day), sorted(one.keys.items())] for one in queries])
     return hashlib.sha256(text.encode()).hexdigest()

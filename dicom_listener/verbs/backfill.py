@@ -122,11 +122,12 @@ def backfill(
     matching = {keyword: value for keyword, value in asked.items() if value} | keys
     with exit_codes():
         settings = load_section(ListenerSettings, "listener", root)
-        questions = _questions(first, last, list_path, matching)
+        questions, asks = _questions(first, last, list_path, matching)
         summary = _run(
             settings,
             peer_name,
             questions,
+            asks,
             method=method,
             job=job,
             pace=Pace(studies_per_minute, mb_per_minute),
@@ -144,20 +145,25 @@ def backfill(
 
 def _questions(
     first: datetime | None, last: datetime | None, list_path: Path | None, keys: dict[str, str]
-) -> list["Question"]:
-    from dicom_listener.backfill.plan import question_by_keys, questions_by_day, questions_by_list
+) -> tuple[list["Question"], str]:
+    """Say what is asked, and the digest by which the same command is known again on another day."""
+    from dicom_listener.backfill.plan import digest, question_by_keys, questions_by_day, questions_by_list
+    from dicom_listener.find import StudyQuery
 
     if list_path is not None:
         if first or last or keys:
             raise click.UsageError("--list says which studies; leave dates and filters out")
-        return questions_by_list(list_path)
+        questions = questions_by_list(list_path)
+        return questions, digest(question.query for question in questions)
     if first is not None:
-        return list(questions_by_day(first.date(), last.date() if last else _today(), keys))
+        days = list(questions_by_day(first.date(), last.date() if last else _today(), keys))
+        return days, digest([StudyQuery(first.date(), last.date() if last else None, keys)])
     if last is not None:
         raise click.UsageError("--to needs --from")
     if not keys:
         raise click.UsageError("say which studies: --from and --to, --list, or a filter such as --patient-id")
-    return [question_by_keys(keys)]
+    question = question_by_keys(keys)
+    return [question], digest([question.query])
 
 
 def _today() -> date:
@@ -168,6 +174,7 @@ def _run(
     settings: "ListenerSettings",
     peer_name: str | None,
     questions: list["Question"],
+    asks: str,
     *,
     method: str,
     job: str | None,
@@ -179,14 +186,12 @@ def _run(
     from dicom_listener.backfill.fetch import Fetcher, GetFetcher, MoveFetcher
     from dicom_listener.backfill.job import Job
     from dicom_listener.backfill.journal import Journal
-    from dicom_listener.backfill.plan import digest
     from dicom_listener.backfill.receiving import receiving_beside
     from dicom_listener.outgoing import Caller
     from dicom_listener.peers import peer_named
 
     peer = peer_named(settings.peers, peer_name)
     caller = Caller.of(settings)
-    asks = digest(questions)
     with ExitStack() as stack:
         reception = stack.enter_context(receiving_beside(settings))
         name = job or f"{peer.name}-{asks[:12]}"

@@ -7,6 +7,8 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from tests.integration.archive_peers import Archive, archive, instance
 from tests.integration.listener_peers import ECHOBEAM, process
 from tests.programs import DEADLINE_S, need, running, wait_for
 from tests.studies import clip_dataset, encoded, uid
+
+verb = import_module("dicom_listener.verbs.backfill")  # the package has the command by the same name
 
 
 @pytest.fixture(autouse=True)
@@ -206,6 +210,19 @@ def test_a_job_that_runs_already_is_busy(tmp_path: Path) -> None:
         )
     assert result.exit_code == 4
     assert "running already" in result.stderr
+
+
+def test_a_job_without_an_end_is_the_same_job_tomorrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with archive() as pacs:
+        configure(tmp_path, pacs.port)
+        for today in (date(2024, 5, 17), date(2024, 5, 18)):
+            monkeypatch.setattr(verb, "_today", lambda today=today: today)
+            code, summary = run(tmp_path, "--from", "2024-05-16", "--job", "all")
+            assert (code, summary["failures"]) == (0, [])
+    first_night = ["20240516", "20240517"]
+    assert [one.StudyDate for one in pacs.questions] == [*first_night, *first_night, "20240518"]
 
 
 def test_a_killed_job_goes_on_where_it_was(tmp_path: Path) -> None:

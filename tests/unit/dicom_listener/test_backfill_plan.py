@@ -75,6 +75,6 @@ def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_digest_tells_questions_apart_and_hides_them() -> None:
-    one, other = question_by_keys({"PatientID": "7"}), question_by_keys({"PatientID": "8"})
-    assert digest([one]) == digest([question_by_keys({"PatientID": "7"})]) != digest([other])
-    assert one.query == StudyQuery(keys={"PatientID": "7"})
+    one, other = StudyQuery(keys={"PatientID": "7"}), StudyQuery(keys={"PatientID": "8"})
+    assert digest([one]) == digest([question_by_keys({"PatientID": "7"}).query]) != digest([other])
+    assert digest([StudyQuery(date(2024, 1, 1), None)]) != digest([StudyQuery(date(2024, 1, 2), None)])
