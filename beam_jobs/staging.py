@@ -31,7 +31,9 @@ from echo_models.views import A4C
 ARCHIVE: Final = "deid_archive"
 """Name of the archive's folder where findings and certificates speak of tables and folders alike."""
 
-_UNFINISHED: Final = ".unfinished"
+UNFINISHED: Final = ".unfinished"
+"""Folder of what nobody may see yet, in each root."""
+
 _ABANDONED_S: Final = 3600.0
 """Nobody writes one study's files for an hour: what is older was left by a process that was killed."""
 
@@ -160,7 +162,7 @@ def sweep_unfinished(root: Path, *, now: float) -> int:
         how many unfinished studies were removed.
     """
     abandoned = [
-        room for room in root.joinpath(_UNFINISHED).glob("*") if room.stat().st_mtime < now - _ABANDONED_S
+        room for room in root.joinpath(UNFINISHED).glob("*") if room.stat().st_mtime < now - _ABANDONED_S
     ]
     for room in abandoned:
         shutil.rmtree(room, ignore_errors=True)
@@ -169,7 +171,7 @@ def sweep_unfinished(root: Path, *, now: float) -> int:
 
 @contextmanager
 def _room(root: Path) -> Iterator[Path]:
-    unfinished = root / _UNFINISHED
+    unfinished = root / UNFINISHED
     unfinished.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=unfinished, ignore_cleanup_errors=True) as room:
         yield Path(room)

@@ -56,7 +56,7 @@ from beam_jobs.records import (
     WrittenStudy,
 )
 from beam_jobs.release import AUDIT, ReleaseCheck
-from beam_jobs.staging import settle_folder, staged
+from beam_jobs.staging import UNFINISHED, settle_folder, staged
 from beam_jobs.tables import build_tables, summarize
 from dicom_listener.errors import ClaimLostError
 from dicom_listener.ledger import Ledger
@@ -494,6 +494,7 @@ class _WriteStudiesFn(beam.DoFn):
             redact=_Redact(hide),
         ) as archive:
             yield archive
+        settle_folder(self._deid.archive_folder / UNFINISHED, self._deid.archive_folder)
 
     def _put_in_archive(self, study: CollectedStudy, archive: StagedArchive | None) -> None:
         """Make the archive's files of a study these, or none."""

@@ -88,9 +88,9 @@ def forget_studies(ledger: Ledger, uids: Sequence[str], *, now: float) -> dict[s
     deleted = {}
     with ledger.writing() as connection:
         _refuse_if_busy(connection, uids, now)
-        moving = sa.select(sa.func.count()).where(
-            studies.c.study_instance_uid.in_(uids), studies.c.last_error.is_distinct_from(STOPPED)
-        )
+        # What arrives sends a study on its way again, and leaves its last error.
+        is_moving = (studies.c.state != StudyState.FAILED) | studies.c.last_error.is_distinct_from(STOPPED)
+        moving = sa.select(sa.func.count()).where(studies.c.study_instance_uid.in_(uids), is_moving)
         if connection.scalar(moving):
             raise StudyBusyError("A study came again while it was being erased: run the erasure again")
         mine = sa.select(instances.c.sop_instance_uid).where(instances.c.study_instance_uid.in_(uids))

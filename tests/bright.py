@@ -5,7 +5,9 @@ Hypertrophy is likelier the brighter the ventricle. So every path of the pipelin
 must say of a clip can be told from the clip.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -31,12 +33,19 @@ def write_bright_registry(path: Path) -> Registry:
 
 
 def publish_bright(
-    registry: Registry, task: str, version: str, scratch: Path, *, always: str | None = None
+    registry: Registry,
+    task: str,
+    version: str,
+    scratch: Path,
+    *,
+    always: str | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Publish and promote one model.
 
     Args:
         always: a view that the view model names whatever it sees.
+        training: what the bundle says of its training.
     """
     classes: tuple[str, ...]
     mask: Mask
@@ -57,7 +66,7 @@ def publish_bright(
         version=version,
         classes=classes,
         mask=mask,
-        training={},
+        training=dict(training or {}),
         metrics={},
         card="# Made for tests\n",
     )

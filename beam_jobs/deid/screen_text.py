@@ -43,7 +43,7 @@ _LEAST_INK_PX: Final = 24
 
 _FLASH: Final = 90
 _LEAST_FLASH_PX: Final = 6
-_UNUSUAL: Final = 8.0
+_UNUSUAL: Final = 4.0
 """Median absolute deviations that a frame's count must lie above the median."""
 
 _STILL_INK_RATIO: Final = 0.85
@@ -168,7 +168,8 @@ def flashing_frames(small: Grey, keep: Mask) -> list[int]:
     counts = (kept - beside >= _FLASH).sum(axis=1)
     usual = float(np.median(counts))
     deviation = float(np.median(np.abs(counts - usual)))
-    least = usual + max(_LEAST_FLASH_PX, _UNUSUAL * deviation)
+    # Of a few frames nothing is usual: the most unlike are looked at whatever their counts.
+    least = 1 if len(small) <= STILL_FRAMES else usual + max(_LEAST_FLASH_PX, _UNUSUAL * deviation)
     order = np.argsort(counts, kind="stable")[::-1][:MOST_FLASHES]
     return sorted(int(place) for place in order if counts[place] >= least)
 
