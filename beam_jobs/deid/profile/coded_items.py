@@ -42,16 +42,19 @@ def clean_code(item: Dataset) -> Dataset | None:
 def make_code(code: str, scheme: str) -> Dataset | None:
     """Make the item of a code sequence for a code, None if it is not known."""
     meaning = meaning_of(code, scheme)
-    if meaning is None:
-        return None
+    return None if meaning is None else code_item(code, scheme, meaning)
+
+
+def code_item(code: str, scheme: str, meaning: str) -> Dataset:
+    """Make the item of a code sequence; a meaning is cut to what its attribute holds."""
     is_short = len(code) <= _LONGEST_SHORT_CODE
     written = (
         (_VALUE_TAGS[0 if is_short else 1], "SH" if is_short else "UC", code),
         (_SCHEME, "SH", scheme),
         (_MEANING, "LO", meaning[:_LONGEST_MEANING].rstrip()),
     )
-    cleaned = Dataset(
+    item = Dataset(
         {tag: raw_element(tag, vr, padded(text.encode("ascii", "replace"))) for tag, vr, text in written}
     )
-    cleaned.set_original_encoding(*ENCODING)
-    return cleaned
+    item.set_original_encoding(*ENCODING)
+    return item

@@ -10,7 +10,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 
-from beam_jobs.deid.profile.coded_items import make_code
+from beam_jobs.deid.profile.coded_items import code_item
 from beam_jobs.deid.profile.options import EDITION, DeidOptions
 
 
@@ -34,7 +34,8 @@ def what_was_done(
         f"key {key_id}",
     ]
     said.DeidentificationMethodCodeSequence = [
-        make_code(code.value, "DCM") for code in options.method_codes(pixels_cleaned=pixels_cleaned)
+        code_item(code.value, "DCM", code.meaning)
+        for code in options.method_codes(pixels_cleaned=pixels_cleaned)
     ]
     if has_pixels:
         said.BurnedInAnnotation = "NO" if pixels_cleaned else "YES"
