@@ -1,6 +1,6 @@
 """The database behind the ledger: transactions that read, transactions that write, and what fails."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -21,6 +21,10 @@ _TO_BE_REPEATED: Final = frozenset(
         "23505",  # unique violation: somebody entered the same row at the same moment
     }
 )  # PostgreSQL, appendix A
+
+_LOCK_STUDY: Final = (
+    sa.select(studies).where(studies.c.study_instance_uid == sa.bindparam("of_study")).with_for_update()
+)
 
 _Answer = TypeVar("_Answer")
 
@@ -125,9 +129,11 @@ class Database:
             yield connection
 
 
-def first_row(connection: Connection, statement: sa.Select[Any]) -> RowMapping | None:
+def first_row(
+    connection: Connection, statement: sa.Select[Any], parameters: Mapping[str, Any] | None = None
+) -> RowMapping | None:
     """Give the first row by column names, or None."""
-    return connection.execute(statement).mappings().first()
+    return connection.execute(statement, parameters).mappings().first()
 
 
 def all_rows(connection: Connection, statement: sa.Select[Any]) -> list[RowMapping]:
@@ -137,8 +143,7 @@ def all_rows(connection: Connection, statement: sa.Select[Any]) -> list[RowMappi
 
 def lock_study(connection: Connection, study_instance_uid: str) -> RowMapping | None:
     """Give the row of a study, or None, and let nobody else change it until the transaction ends."""
-    statement = sa.select(studies).where(studies.c.study_instance_uid == study_instance_uid)
-    return first_row(connection, statement.with_for_update())
+    return first_row(connection, _LOCK_STUDY, {"of_study": study_instance_uid})
 
 
 def _may_be_repeated(cause: BaseException | None) -> bool:
