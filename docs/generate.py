@@ -1,7 +1,7 @@
 """Write the reference pages out of the code, or say which are stale.
 
-`python docs/generate.py` writes `docs/reference/*.md`; `--check` writes nothing, names each page that
-differs from what the code says now, and exits with 1 if there is one.
+`python docs/generate.py` writes `docs/reference/*.md` and the tables of `docs/conformance.md`; `--check`
+writes nothing, names each page that differs from what the code says now, and exits with 1 if there is one.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from beam_jobs.deid.profile.table import ALLOW_LIST_FILE, PRIVATE, attribute_rul
 from beam_jobs.metrics import WorkerMetrics
 from beam_jobs.retrain_metrics import RetrainMetrics
 from beam_jobs.settings import DeidSettings, RetrainSettings, WorkerSettings
+from dicom_listener import conformance
 from dicom_listener.capacity import DiskCollector, DiskReserve
 from dicom_listener.commitment_ledger import CommitmentLedger
 from dicom_listener.keeping_metrics import KeepingMetrics, LostFilesCollector
@@ -35,6 +36,7 @@ from dicom_listener.settings import ListenerSettings, TableSettings
 from dicom_listener.tls import CertificateCollector
 
 REFERENCE: Final = Path(__file__).parent / "reference"
+CONFORMANCE: Final = Path(__file__).parent / "conformance.md"
 SECTIONS: Final[dict[str, Any]] = {
     "listener": ListenerSettings,
     "worker": WorkerSettings,
@@ -283,12 +285,19 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
 }
 
 
+def wanted_pages() -> dict[Path, str]:
+    """Return what each page should say; of the conformance statement only the tables are written here."""
+    pages = {REFERENCE / name: NOTE + write() for name, write in PAGES.items()}
+    statement = CONFORMANCE.read_text(encoding="utf-8")
+    return pages | {CONFORMANCE: conformance.fill(statement)}
+
+
 def stale_pages() -> list[str]:
     """Name the pages that differ from what the code says."""
     return [
-        name
-        for name, write in PAGES.items()
-        if not (REFERENCE / name).exists() or (REFERENCE / name).read_text(encoding="utf-8") != NOTE + write()
+        page.name
+        for page, text in wanted_pages().items()
+        if not page.exists() or page.read_text(encoding="utf-8") != text
     ]
 
 
@@ -300,12 +309,13 @@ def main() -> int:
     stale = stale_pages()
     if check:
         for name in stale:
-            print(f"stale: docs/reference/{name}; run `make docs`")
+            print(f"stale: {name}; run `make docs`")
         return 1 if stale else 0
     REFERENCE.mkdir(exist_ok=True)
-    for name in stale:
-        (REFERENCE / name).write_text(NOTE + PAGES[name](), encoding="utf-8")
-        print(f"wrote docs/reference/{name}")
+    for page, text in wanted_pages().items():
+        if page.name in stale:
+            page.write_text(text, encoding="utf-8")
+            print(f"wrote {page.name}")
     return 0
 
 

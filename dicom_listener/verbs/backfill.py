@@ -57,7 +57,7 @@ def _between(_context: click.Context, _parameter: click.Parameter, value: str | 
 @click.option(
     "--list",
     "list_path",
-    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help="CSV with a column study_instance_uid or accession_number, instead of dates.",
 )
 @click.option("--modality", help="Only studies with this modality, such as US.")
