@@ -59,7 +59,13 @@ class FramesWritten:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """List the DICOM files below a folder, by their first bytes; a file is itself."""
+    """List the DICOM files below a folder, by their first bytes; a file is itself.
+
+    Raises:
+        NoFramesError: if there is no such file or folder.
+    """
+    if not folder.exists():
+        raise NoFramesError(f"{folder} is not there; name a DICOM file, or a folder of them")
     if folder.is_file():
         return [folder]
     return [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_dicom(path)]

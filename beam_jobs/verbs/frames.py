@@ -20,7 +20,7 @@ _REFUSED: Final = 2
     epilog="\b\nExamples:\n  echobeam frames ./dicom --out ./frames-to-label\n"
     "  echobeam frames ./mimic-iv-echo --list ./mimic-iv-echo/echo-record-list.csv --out ./mimic-frames"
 )
-@click.argument("dicom", type=click.Path(exists=True, path_type=Path))
+@click.argument("dicom", type=click.Path(path_type=Path))
 @click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
@@ -38,7 +38,7 @@ _REFUSED: Final = 2
 @click.option(
     "--list",
     "record_list",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help="Take the files that MIMIC-IV-ECHO's echo-record-list.csv lists.",
 )
 @click.option(

@@ -91,6 +91,8 @@ def test_dicom_files_are_found_by_their_first_bytes(tmp_path: Path) -> None:
     (tmp_path / "notes.dcm").write_text("no DICOM")
     assert find_files(tmp_path) == [first, second]
     assert find_files(second) == [second]
+    with pytest.raises(NoFramesError, match="is not there"):
+        find_files(tmp_path / "absent")
 
 
 LIST = "subject_id,study_id,acquisition_datetime,dicom_filepath\n"
