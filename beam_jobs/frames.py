@@ -99,7 +99,7 @@ class _Chunks:
             self.keep = keep_mask(frames[sampled_places(len(frames))], self._clean._regions)  # noqa: SLF001
         if self._text_finder is not None:
             self.keep = self.keep & ~self._text(self._text_finder, frames, self.keep)
-        frames[:, ~self.keep] = 0
+        np.multiply(frames, self.keep, out=frames)
         chunk = Chunk(
             placement=self._clean.placement,
             header=self._header,

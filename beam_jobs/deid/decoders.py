@@ -119,12 +119,25 @@ class _Sampling:
     """The sampling points of nearest neighbour in a full-size frame."""
 
     def __init__(self, pixels: PixelFormat) -> None:
-        self.rows = nearest_positions(pixels.rows, FRAME_ROWS)
-        self.columns = nearest_positions(pixels.columns, FRAME_COLUMNS)
+        self._rows = nearest_positions(pixels.rows, FRAME_ROWS)
+        self._columns = nearest_positions(pixels.columns, FRAME_COLUMNS)
+        steps = (_even_steps(self._rows), _even_steps(self._columns))
+        self._steps = None if None in steps else steps
 
     def __call__(self, frame: Samples) -> Samples:
+        """Copy the sampling points of [H, W] or [H, W, C]."""
+        if self._steps is not None:
+            return frame[self._steps].copy()
         # Two takes are three times as fast as one index of both axes.
-        return frame.take(self.rows, axis=0).take(self.columns, axis=1)
+        return frame.take(self._rows, axis=0).take(self._columns, axis=1)
+
+
+def _even_steps(positions: npt.NDArray[np.intp]) -> slice | None:
+    """Give the slice that names the same positions, where they are evenly spaced: twice as fast."""
+    step = int(positions[1] - positions[0])
+    if step < 1 or (np.diff(positions) != step).any():
+        return None
+    return slice(int(positions[0]), int(positions[-1]) + 1, step)
 
 
 class NativeDecoder:
@@ -146,7 +159,8 @@ class NativeDecoder:
 
     def rgb(self, frame: bytes) -> Rgb:
         """Decode to colour: [H, W, 3], uint8."""
-        return self._tones.rgb(*self.samples(frame))
+        # RGB is given as it lies, and may lie in a buffer that the next frame is read into.
+        return self._tones.rgb(*self.samples(frame)).copy()
 
     def samples(self, frame: bytes) -> tuple[Samples, str]:
         """Give what is stored: [H, W] or [H, W, 3], and its photometric interpretation."""

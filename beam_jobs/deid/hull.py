@@ -4,7 +4,6 @@ import numpy as np
 import numpy.typing as npt
 
 Mask = npt.NDArray[np.bool_]
-_Points = list[tuple[int, int]]
 
 
 def convex_hull(mask: Mask) -> Mask:
@@ -38,16 +37,15 @@ def _envelope(
     rows: npt.NDArray[np.intp], edge: npt.NDArray[np.intp], at: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.float64]:
     """Give the largest convex function that is nowhere above `edge` (Andrew's monotone chain)."""
-    chain: _Points = []
-    for point in zip(rows.tolist(), edge.tolist(), strict=True):
-        while len(chain) > 1 and _turn(chain[-2], chain[-1], point) <= 0:
-            chain.pop()
-        chain.append(point)
+    # Two lists and no helper: this loop is the dearest part of a hull.
+    ys: list[int] = []
+    xs: list[int] = []
+    for y, x in zip(rows.tolist(), edge.tolist(), strict=True):
+        while len(ys) > 1 and (ys[-1] - ys[-2]) * (x - xs[-2]) <= (xs[-1] - xs[-2]) * (y - ys[-2]):
+            ys.pop()
+            xs.pop()
+        ys.append(y)
+        xs.append(x)
     # Rounded, or a corner that lies on the hull may fall just outside of it.
-    corners = np.array(chain, np.float64)
-    found: npt.NDArray[np.float64] = np.interp(at, corners[:, 0], corners[:, 1]).round(6)
+    found: npt.NDArray[np.float64] = np.interp(at, ys, xs).round(6)
     return found
-
-
-def _turn(start: tuple[int, int], middle: tuple[int, int], end: tuple[int, int]) -> int:
-    return (middle[0] - start[0]) * (end[1] - start[1]) - (middle[1] - start[1]) * (end[0] - start[0])

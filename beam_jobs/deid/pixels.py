@@ -17,6 +17,7 @@ from beam_jobs.deid.decoders import decode_grey
 from beam_jobs.deid.errors import RejectedError
 from beam_jobs.deid.hull import convex_hull
 from beam_jobs.deid.luminance import Tones
+from beam_jobs.deid.morphology import closed, grown, opened
 from beam_jobs.deid.regions import RegionMasks
 from beam_jobs.deid.source import PixelSource
 from beam_jobs.records import Reason
@@ -189,7 +190,8 @@ def _fan(speckle: _Speckle, inside: Mask, *, is_one_image: bool) -> Mask:
     pieces = next(filter(np.any, map(_pieces, speckle.within(inside))), np.zeros_like(inside))
     if is_one_image:
         return convex_hull(pieces) & inside
-    labels, count = ndimage.label(_closed(pieces) | (_opened(speckle.support) & inside))
+    joined = closed(pieces, _BRIDGED_PX) | opened(speckle.support & inside, _THINNEST_PX)
+    labels, count = ndimage.label(joined)
     groups = [pieces & (labels == label) for label in range(1, count + 1)]
     largest = max((int(group.sum()) for group in groups), default=0)
     fan = np.zeros_like(inside)
@@ -200,15 +202,16 @@ def _fan(speckle: _Speckle, inside: Mask, *, is_one_image: bool) -> Mask:
 
 
 def _pieces(filled: Mask) -> Mask:
-    large = _large(_opened(filled), _PIECE_RATIO)
+    large = _large(opened(filled, _THINNEST_PX), _PIECE_RATIO)
     # What the opening took from its corners, but not what hangs on by a thread.
-    pieces: Mask = ndimage.binary_dilation(large, iterations=_ROUNDS_OF_GROWTH, mask=filled)
-    return pieces
+    return grown(large, filled, _ROUNDS_OF_GROWTH)
 
 
 def _large(mask: Mask, ratio: float) -> Mask:
     """Take the connected pieces that are no clock, symbol or bar, by their size."""
-    labels, _ = ndimage.label(mask)
+    labels, count = ndimage.label(mask)
+    if count == 1:
+        return mask if np.count_nonzero(mask) >= _SMALLEST_AREA_RATIO * mask.size else np.zeros_like(mask)
     areas = np.bincount(labels.ravel())
     areas[0] = 0
     is_large = areas >= max(ratio * areas.max(), _SMALLEST_AREA_RATIO * mask.size)
@@ -221,8 +224,9 @@ def _moving(frames: _Greys) -> Mask | None:
     if len(frames) <= 2:
         return None
     changes = np.maximum(frames[1:], frames[:-1]) - np.minimum(frames[1:], frames[:-1])
-    change, grey = (part.sum(axis=0, dtype=np.uint16) / len(part) for part in (changes, frames))
-    is_speckle = _is_not_ink(frames) & (change >= _CHANGE_RATIO * grey)
+    change, grey = (part.sum(axis=0, dtype=np.uint16) for part in (changes, frames))
+    least = np.float32(_CHANGE_RATIO * len(changes) / len(frames)) * grey
+    is_speckle = _is_not_ink(frames) & (change >= least)
     for level in _CHANGE_LEVELS:
         often = (changes >= level).sum(axis=0, dtype=np.uint8)
         moving = often >= _OFTEN * len(changes)
@@ -266,17 +270,3 @@ def _differs(frame: _Wide, axis: int) -> Mask:
 def _is_dense(mask: Mask) -> Mask:
     dense: Mask = ndimage.uniform_filter(mask.astype(np.float32), _WINDOW_PX) > _DENSE_RATIO
     return dense
-
-
-def _opened(mask: Mask) -> Mask:
-    """Take away what is thinner than a square of `_THINNEST_PX`."""
-    core = ndimage.minimum_filter(mask.view(np.uint8), _THINNEST_PX, mode="nearest")
-    opened: Mask = ndimage.maximum_filter(core, _THINNEST_PX, mode="nearest").view(np.bool_)
-    return opened
-
-
-def _closed(mask: Mask) -> Mask:
-    """Fill gaps that are narrower than a square of `_BRIDGED_PX`."""
-    bridged = ndimage.maximum_filter(mask.view(np.uint8), _BRIDGED_PX, mode="nearest")
-    closed: Mask = ndimage.minimum_filter(bridged, _BRIDGED_PX, mode="nearest").view(np.bool_)
-    return closed

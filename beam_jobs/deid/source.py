@@ -6,9 +6,10 @@ by one, still encoded.
 
 import io
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -206,29 +207,26 @@ class PixelSource:
         samples = 2 if self.is_subsampled else pixels.samples_per_pixel
         return pixels.rows * pixels.columns * samples * pixels.bits_allocated // 8
 
-    def frames(self, places: Collection[int] | None = None) -> Iterator[bytes]:
+    def frames(self, places: Collection[int] | None = None) -> Iterator[Any]:
         """Read the declared frames, one at a time and still encoded; of any source but video.
 
         Args:
             places: which frames, in their order; None for all.
 
+        Yields:
+            bytes; of native pixels a view of a buffer that the next frame is read into.
+
         Raises:
             RejectedError: TRUNCATED_PIXELS where they end too early, CORRUPT_PIXELS where their
                 encapsulation is broken.
         """
+        wanted = range(self.pixels.number_of_frames) if places is None else sorted(set(places))
         with self._place.open() as file:
-            file.seek(self._place.offset)
-            frames = self._encapsulated_frames(file) if self.is_encapsulated else self._native_frames(file)
-            declared = range(self.pixels.number_of_frames)
-            wanted = declared if places is None else frozenset(places)
-            last = max(wanted, default=-1)
-            found = -1
-            for found, frame in zip(declared, frames, strict=False):
-                if found in wanted:
-                    yield frame
-                if found >= last:
-                    return
-        raise RejectedError(Reason.TRUNCATED_PIXELS)
+            if self.is_encapsulated:
+                file.seek(self._place.offset)
+                yield from _chosen(self._encapsulated_frames(file), wanted)
+            else:
+                yield from self._native_frames(file, wanted)
 
     def stream(self) -> AbstractContextManager[io.RawIOBase]:
         """Open the fragments as one stream, as video lies in them (PS3.5 A.4.5).
@@ -238,15 +236,15 @@ class PixelSource:
         """
         return _FragmentStream(self._place)
 
-    def _native_frames(self, file: BinaryIO) -> Iterator[bytes]:
-        size = self.native_frame_bytes
-        left = self._place.length
-        while left >= size:
-            frame = file.read(size)
-            if len(frame) < size:
-                return
-            left -= size
-            yield frame
+    def _native_frames(self, file: BinaryIO, wanted: Sequence[int]) -> Iterator[memoryview]:
+        """Read into one buffer: to allocate each frame would take longer than to read it."""
+        buffer = memoryview(bytearray(self.native_frame_bytes))
+        for place in wanted:
+            begin = place * len(buffer)
+            file.seek(self._place.offset + begin)
+            if begin + len(buffer) > self._place.length or not _read_into(file, buffer):
+                raise RejectedError(Reason.TRUNCATED_PIXELS)
+            yield buffer
 
     def _encapsulated_frames(self, file: BinaryIO) -> Iterator[bytes]:
         """Join fragments to frames by what they begin and end with.
@@ -320,6 +318,32 @@ def locate_pixels(
         is_swapped=is_big_endian and place.vr == "OW" and pixels.bits_allocated == 8,
         _place=place,
     )
+
+
+def _chosen(frames: Iterator[bytes], wanted: Sequence[int]) -> Iterator[bytes]:
+    """Give the frames at some places, ascending.
+
+    Raises:
+        RejectedError: TRUNCATED_PIXELS where they end too early.
+    """
+    place = -1
+    for next_place in wanted:
+        frame = next(islice(frames, next_place - place - 1, None), None)
+        if frame is None:
+            raise RejectedError(Reason.TRUNCATED_PIXELS)
+        place = next_place
+        yield frame
+
+
+def _read_into(file: BinaryIO, buffer: memoryview) -> bool:
+    """Fill a buffer; say whether there was enough."""
+    filled = 0
+    while filled < len(buffer):
+        count = file.readinto(buffer[filled:])  # type: ignore[attr-defined] # BinaryIO has it, its type not
+        if not count:
+            return False
+        filled += count
+    return True
 
 
 class _FragmentStream(io.RawIOBase):
