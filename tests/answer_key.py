@@ -309,7 +309,7 @@ class _StudyWriter:
             "TransducerData": (["S5-1", SERIAL, town], (SERIAL, town)),
             "StageName": (f"rest {person.given}", (person.given,)),
             "AdmittingDiagnosesDescription": (f"murmur, {person.family} family", (person.family,)),
-            "Occupation": (f"mayor of {town}", (town,)),
+            "Occupation": (f"{town} mayor", (town,)),
             "EthnicGroup": (f"{town} folk", (town,)),
             "IssuerOfPatientID": (f"{town} NHS", (town,)),
         }

@@ -129,7 +129,8 @@ def score(studies: Iterable[Planted], archive: Path) -> Score:
             path = files.get(keys.instance_key(str(planted.ds.SOPInstanceUID)))
             cleaned = None if path is None else _read(path)
             for answer in planted.answers:
-                why = "no file" if cleaned is None else judge.fault(answer, person, planted, cleaned)
+                with quiet_pydicom():
+                    why = "no file" if cleaned is None else judge.fault(answer, person, planted, cleaned)
                 result.asked[answer.rule] += 1
                 if isinstance(answer.value, Ink):
                     result.by_where[_where(answer.value, planted), not why] += 1
