@@ -22,7 +22,7 @@ from pynetdicom.events import Event
 from dicom_listener.log import describe_error
 from dicom_listener.metrics import ListenerMetrics
 from dicom_listener.settings import ANY_AE_TITLE, AllowedPeer, ListenerSettings
-from dicom_listener.slots import Slots
+from dicom_listener.slots import Slot, Slots
 from dicom_listener.statuses import AssociationRefusal
 
 SPARE_CONNECTIONS: Final = 8
@@ -104,7 +104,7 @@ class Admission:
         self._allow = AllowList(settings.allow, anyone=settings.allow_any_peer)
         self._lock = threading.Lock()
         self._connections: Counter[str] = Counter()
-        self._taken: dict[Association, list[int]] = {}
+        self._taken: dict[Association, list[Slot]] = {}
 
     def handlers(self) -> list[evt.EventHandlerType]:
         """List the handlers that a server needs for admission."""
@@ -202,7 +202,7 @@ class Admission:
             )
         in_all = self._slots.take("all", self._settings.maximum_associations)
         if in_all is None:
-            self._slots.give_back(of_peer)
+            of_peer.give_back()
             return _Refusal(
                 AssociationRefusal.ASSOCIATION_LIMIT,
                 "the sender tries again; if that happens often, raise maximum_associations",
@@ -215,7 +215,7 @@ class Admission:
         with self._lock:
             slots = self._taken.pop(assoc, [])
         for slot in slots:
-            self._slots.give_back(slot)
+            slot.give_back()
 
     def _strangers(self) -> int:
         return sum(number for peer, number in self._connections.items() if not self._allow.has_address(peer))

@@ -7,6 +7,7 @@ acknowledged. Children end when this process does, however it ends.
 """
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -62,6 +63,7 @@ def run_processes(settings: ListenerSettings, metrics_folder: Path, *, quiet: bo
             "that share a port; set processes = 1"
         )
     with ExitStack() as stack:
+        stack.callback(shutil.rmtree, metrics_folder, ignore_errors=True)
         stopping = threading.Event()
 
         def is_receiving() -> bool:
@@ -77,7 +79,7 @@ def run_processes(settings: ListenerSettings, metrics_folder: Path, *, quiet: bo
             Keeper(settings, is_receiving, registries=Registries.of_several_processes(metrics_folder))
         )
         forget_metrics(run_folder, keep=metrics_folder)
-        stack.callback(forget_metrics, run_folder)
+        stack.callback(_forget_receivers, run_folder)
 
         def announce(_ready: Mapping[str, dict[str, Any]]) -> None:
             own = {"dicom_port": ports.get("port", ports.get("tls_port", 0)), **ports}
@@ -130,6 +132,11 @@ def reserved_port(host: str, port: int, *, tls: bool = False) -> Iterator[int]:
         except OSError as error:
             raise port_in_use(host, port, error, tls=tls) from error
         yield int(reserved.getsockname()[1])
+
+
+def _forget_receivers(run_folder: Path) -> None:
+    for announcement in run_folder.glob("receiver-*.json"):  # of those that were killed
+        announcement.unlink(missing_ok=True)
 
 
 def _wanted_ports(settings: ListenerSettings) -> dict[str, int]:

@@ -31,8 +31,8 @@ def share_metrics(run_folder: Path) -> Path:
     return folder
 
 
-def forget_metrics(run_folder: Path, *, keep: Path | None = None) -> None:
-    """Delete the folders of listeners that are gone; only the owner of the spool may.
+def forget_metrics(run_folder: Path, *, keep: Path) -> None:
+    """Delete the folders of listeners that were killed; only the owner of the spool may.
 
     Args:
         run_folder: where they are.

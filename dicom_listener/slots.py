@@ -2,7 +2,21 @@
 
 import fcntl
 import os
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot that was taken."""
+
+    path: Path
+    descriptor: int
+
+    def give_back(self) -> None:
+        """Free the slot."""
+        self.path.unlink(missing_ok=True)  # still locked: whoever opens it from here on makes a new one
+        os.close(self.descriptor)
 
 
 class Slots:
@@ -12,7 +26,7 @@ class Slots:
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def take(self, name: str, number: int) -> int | None:
+    def take(self, name: str, number: int) -> Slot | None:
         """Take one of the `number` slots of a name, if one is free.
 
         Args:
@@ -20,27 +34,31 @@ class Slots:
             number: how many may be taken at once.
 
         Returns:
-            What `give_back` wants; None if all are taken.
+            The slot; None if all are taken.
 
         Raises:
             OSError: if the folder cannot be used.
         """
         for index in range(number):
-            slot = os.open(self._folder / f"{name}-{index}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(slot)
-                continue
-            return slot
+            slot = _lock(self._folder / f"{name}-{index}")
+            if slot is not None:
+                return slot
         return None
 
-    @staticmethod
-    def give_back(slot: int) -> None:
-        """Free a slot."""
-        os.close(slot)
-
     def clear(self) -> None:
-        """Delete the files of slots that nobody uses any more; only while no process takes any."""
+        """Delete what dead processes left; only while no process takes any."""
         for file in self._folder.iterdir():
             file.unlink()
+
+
+def _lock(path: Path) -> Slot | None:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if os.fstat(descriptor).st_nlink:
+            return Slot(path, descriptor)
+        os.close(descriptor)  # given back, and so deleted, between opening and locking: it counts no more

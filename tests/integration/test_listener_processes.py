@@ -129,6 +129,7 @@ def test_a_port_that_somebody_listens_on_is_not_shared(tmp_path: Path) -> None:
     assert ended.returncode == 4
     assert "set port" in ended.stderr
     assert "Traceback" not in ended.stderr
+    assert list((tmp_path / "root" / "run").iterdir()) == []
 
 
 def test_a_system_that_cannot_share_a_port_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
