@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from dicom_listener.commitment_ledger import CommitmentLedger, CommitmentState, RequestOutcome, Verdict
+from dicom_listener.commitment_statuses import FailureReason
 from dicom_listener.errors import CommitmentNotFoundError
 from dicom_listener.ledger import Ledger
 from tests.unit.dicom_listener.commitments import references
@@ -123,3 +124,26 @@ def test_the_list_can_be_narrowed(commitments: CommitmentLedger) -> None:
     request(commitments, 2, transaction="1.8", now=101)
     assert [one.transaction_uid for one in commitments.list(limit=1)] == ["1.8"]
     assert commitments.list(state="failed") == []
+
+
+def test_a_request_goes_its_way_on_either_back_end(ledger_url: str) -> None:
+    ledger = Ledger(ledger_url)
+    commitments = CommitmentLedger(ledger)
+    assert request(commitments, 1, 2) is RequestOutcome.NEW
+    assert request(commitments, 2, 1) is RequestOutcome.REPEATED
+    assert request(commitments, 1) is RequestOutcome.DUPLICATE
+    assert commitments.held(["1.2.3.1.1"]) == {}
+    taken = commitments.take_due(lease_s=60, limit=10, now=100)
+    [first] = [one for one in taken if not one.is_duplicate]
+    whole, gone = references(1, 2)
+    reason = FailureReason.NO_SUCH_OBJECT_INSTANCE
+    verdicts = [Verdict(whole, None, "0" * 64), Verdict(gone, reason, None)]
+    commitments.enter_verdicts(first.commitment_id, verdicts, now=100)
+    assert commitments.verdicts(first.commitment_id) == verdicts
+    commitments.note_failure(first, "no answer", next_attempt_at=None)
+    assert commitments.counts_by_state() == {"pending": 1, "reported": 0, "failed": 1}
+    assert commitments.retry(first.commitment_id, now=200).state is CommitmentState.PENDING
+    commitments.note_reported(first.commitment_id, now=201)
+    assert [one.state for one in commitments.list(state="reported")] == [CommitmentState.REPORTED]
+    assert commitments.oldest_pending_age_s(now=150) == 50
+    ledger.close()

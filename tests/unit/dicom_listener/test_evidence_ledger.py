@@ -95,3 +95,13 @@ def test_what_comes_late_raises_the_revision_and_is_asked_about_again(ledger: Le
     assert ask(ledger, 210) == ["1.2.3"]
     evidence.enter_answer("1.2.3", 2, asked_at=210)
     assert ledger.complete_studies(RULE, now=210) == 1
+
+
+def test_a_study_is_asked_about_and_completed_on_either_back_end(ledger_url: str) -> None:
+    ledger = Ledger(ledger_url)
+    receive(ledger, 1, now=100)
+    assert ask(ledger, 110) == ["1.2.3"]
+    assert ask(ledger, 111) == []
+    EvidenceLedger(ledger).enter_answer("1.2.3", 1, asked_at=111)
+    assert ledger.complete_studies(RULE, now=111) == 1
+    ledger.close()
