@@ -99,6 +99,7 @@ def write_card(trained: Trained, version: str, facts: Mapping[str, Any]) -> str:
     command = f"echobeam train {facts['recipe']} --seed {facts['seed']} --preset {facts['preset']}"
     command += "" if plan is None else f" --subjects {plan['subjects']}"
     command += "" if facts["epochs"] is None else f" --epochs {facts['epochs']}"
+    command += f" --precision {facts['precision']}" if "precision" in facts else ""
     command += "".join(f" {option}" for option in facts.get("options", ()))
     start = facts.get("convolutions_from")
     return _CARD.format(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from echo_models.augment import Augmentation
+from echo_models.backend import Precision, computing_in
 from echo_models.checkpoints import Checkpoint
 from echo_models.datasets import Examples
 from echo_models.errors import TrainingError
@@ -83,6 +84,7 @@ class Run:
         seed: of weights, order, dropout and augmentation.
         folder: where its log and checkpoints are; None for neither.
         on_step: called after each step.
+        precision: what the networks compute in while they learn.
     """
 
     preset: Preset
@@ -90,6 +92,20 @@ class Run:
     seed: int = 0
     folder: Path | None = None
     on_step: OnStep = _silent
+    precision: Precision = "float32"
+
+    def build(self, builder: Callable[[], keras.Model]) -> keras.Model:
+        """Build a network that learns in this run's precision."""
+        with computing_in(self.precision):
+            return builder()
+
+    def finish(self, model: keras.Model, builder: Callable[[], keras.Model]) -> keras.Model:
+        """Give what was learned as a network that computes in float32, as every bundle does."""
+        if self.precision == "float32":
+            return model
+        exact = builder()
+        exact.set_weights(model.get_weights())
+        return exact
 
 
 def fit(

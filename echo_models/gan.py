@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from echo_models.backend import differentiate, require_backend, run_step
+from echo_models.backend import Precision, computing_in, differentiate, require_backend, run_step
 from echo_models.checkpoints import Checkpoint
 from echo_models.errors import DatasetError, TrainingError
 from echo_models.fitting import OnStep, Step
@@ -212,6 +212,7 @@ def train_gan(
     schedule: GanSchedule | None = None,
     seed: int = 0,
     folder: Path | None = None,
+    precision: Precision = "float32",
     on_step: OnStep | None = None,
     on_epoch: Callable[[int, SemiSupervisedGan], None] | None = None,
 ) -> TrainedGan:
@@ -227,6 +228,7 @@ def train_gan(
         seed: of weights, noise, order and dropout.
         folder: where its log (CSV) and its checkpoint are, from which a run that was killed goes on;
             None for neither.
+        precision: what the networks compute in while they learn; what is returned computes in float32.
         on_step: called after each step; the loss is the supervised one.
         on_epoch: called after each epoch with its number from 1 and the model.
 
@@ -238,7 +240,9 @@ def train_gan(
     if schedule is None:
         schedule = GAN_SCHEDULES[preset if isinstance(preset, str) else "small"]
     keras.utils.set_random_seed(seed)
-    gan = SemiSupervisedGan(PRESETS[preset] if isinstance(preset, str) else preset, classes, seed=seed)
+    widths = PRESETS[preset] if isinstance(preset, str) else preset
+    with computing_in(precision):
+        gan = SemiSupervisedGan(widths, classes, seed=seed)
     gan.compile(schedule)
     labeled, unlabeled = (shrink(frames, GAN_SIZE, GAN_SIZE) for frames in (labeled, unlabeled))
     checkpoint = Checkpoint(folder, "gan", [*gan.variables, *gan.optimizer.variables])
@@ -261,7 +265,12 @@ def train_gan(
         checkpoint.keep(log)
         if on_epoch is not None:
             on_epoch(epoch + 1, gan)
-    return TrainedGan(build_discriminator_classifier(gan.discriminator), gan.generator, log)
+    discriminator, generator = gan.discriminator, gan.generator
+    if precision != "float32":
+        discriminator, generator = build_discriminator(widths, classes), build_generator(widths)
+        discriminator.set_weights(gan.discriminator.get_weights())
+        generator.set_weights(gan.generator.get_weights())
+    return TrainedGan(build_discriminator_classifier(discriminator), generator, log)
 
 
 def classify(

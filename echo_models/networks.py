@@ -24,6 +24,10 @@ LEAK: Final = 0.2
 """Slope of the discriminator's leaky ReLU (paper, Methods, "GAN")."""
 
 
+_EXACT: Final = "float32"
+"""What losses are computed from stays exact where the rest of a network computes in bfloat16."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preset:
     """Widths and strengths of one family of networks.
@@ -129,10 +133,10 @@ def build_unet(preset: Preset, name: str = "unet") -> keras.Model:
     for filters, skip in zip(preset.unet_filters[-2::-1], skips[-2::-1], strict=True):
         x = layers.Conv2DTranspose(filters, 2, strides=2, activation="relu")(x)
         x = _unet_pair(layers.Concatenate()([skip, x]), filters)
-    logits = layers.Conv2D(2, 1, name="logits")(x)
+    logits = layers.Conv2D(2, 1, name="logits", dtype=_EXACT)(x)
     if preset.stem_pool > 1:
-        logits = layers.UpSampling2D(preset.stem_pool, interpolation="bilinear")(logits)
-    return keras.Model(frames, layers.Softmax(name="probabilities")(logits), name=name)
+        logits = layers.UpSampling2D(preset.stem_pool, interpolation="bilinear", dtype=_EXACT)(logits)
+    return keras.Model(frames, layers.Softmax(name="probabilities", dtype=_EXACT)(logits), name=name)
 
 
 def _unet_pair(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
@@ -174,8 +178,8 @@ def build_view_classifier(
     frames = keras.Input((rows, columns, 1), name="frames")
     x = _convolutions(_stem(frames, preset), preset, pooling, first_kernel)
     x = _dense_layers(x, preset, l2=preset.view_l2, dropout=preset.view_dropout)
-    logits = layers.Dense(classes, name="logits")(x)
-    return keras.Model(frames, layers.Softmax(name="probabilities")(logits), name=name)
+    logits = layers.Dense(classes, name="logits", dtype=_EXACT)(x)
+    return keras.Model(frames, layers.Softmax(name="probabilities", dtype=_EXACT)(logits), name=name)
 
 
 def build_ensemble(members: Sequence[keras.Model], name: str = "ensemble") -> keras.Model:
@@ -220,8 +224,9 @@ def build_hypertrophy_classifier(
     frames = keras.Input((ROWS, COLUMNS, 1), name="frames")
     x = _convolutions(_stem(frames, preset), preset, "average")
     x = _dense_layers(x, preset, l2=preset.hypertrophy_l2, dropout=preset.hypertrophy_dropout)
-    logit = layers.Dense(1, name="logit")(x)
-    model = keras.Model(frames, layers.Activation("sigmoid", name="probability")(logit), name=name)
+    logit = layers.Dense(1, name="logit", dtype=_EXACT)(x)
+    probability = layers.Activation("sigmoid", name="probability", dtype=_EXACT)(logit)
+    model = keras.Model(frames, probability, name=name)
     if views is not None:
         for layer in convolution_layers(model):
             layer.set_weights(views.get_layer(layer.name).get_weights())
@@ -306,7 +311,9 @@ def build_generator(preset: Preset, name: str = "generator") -> keras.Model:
         x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization(momentum=preset.batch_norm_momentum)(x))
     x = layers.Conv2DTranspose(1, 4, strides=2, activation="tanh")(x)
-    return keras.Model(noise, layers.Cropping2D(2, name="generated")(x), name=name)  # 114 -> 110
+    return keras.Model(
+        noise, layers.Cropping2D(2, name="generated", dtype=_EXACT)(x), name=name
+    )  # 114 -> 110
 
 
 def _generator_step(
@@ -344,9 +351,9 @@ def build_discriminator(preset: Preset, classes: int, name: str = "discriminator
     x = layers.Conv2D(preset.discriminator_filters[-1], 1)(x)
     x = layers.BatchNormalization(momentum=preset.batch_norm_momentum)(x)
     x = layers.LeakyReLU(LEAK)(x)
-    features = layers.Flatten(name="features")(layers.MaxPooling2D(2)(x))  # 7 x 7 -> 3 x 3
-    logits = layers.Dense(classes, name="logits")(features)
-    real_logit = layers.Dense(1, name="real_logit")(logits)
+    features = layers.Flatten(name="features", dtype=_EXACT)(layers.MaxPooling2D(2)(x))  # 7 x 7 -> 3 x 3
+    logits = layers.Dense(classes, name="logits", dtype=_EXACT)(features)
+    real_logit = layers.Dense(1, name="real_logit", dtype=_EXACT)(logits)
     outputs = {"logits": logits, "real_logit": real_logit, "features": features}
     return keras.Model(frames, outputs, name=name)
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from echo_models.backend import Precision
 from echo_models.bundle import write_bundle
 from echo_models.cards import write_card
 from echo_models.datasets import Known, LabeledFrames, Plan, Split, render, split_by_subject
@@ -76,6 +77,7 @@ class Order:
         work: where logs, checkpoints and rendered frames are kept, None for nowhere.
         resume: go on from the checkpoints, if there are any.
         sources: what to train on; none for the phantom alone.
+        precision: what networks compute in while they learn.
         data: fingerprint of the sources' frames, which the workshop fills in.
     """
 
@@ -88,6 +90,7 @@ class Order:
     work: Path | None = None
     resume: bool = False
     sources: tuple[SourceSpec, ...] = ()
+    precision: Precision = "float32"
     data: str = ""
 
     @property
@@ -123,7 +126,9 @@ class Order:
                 if stage.startswith(self.task)
             },
             "code_version": code_version(),
-        } | ({"data_fingerprint": self.data} if self.sources else {})
+            **({"data_fingerprint": self.data} if self.sources else {}),
+            **({"precision": self.precision} if self.precision != "float32" else {}),
+        }
 
     @property
     def uses_phantom(self) -> bool:
@@ -224,7 +229,12 @@ class Workshop:
             for checkpoint in order.folder.glob("*.npz"):
                 checkpoint.unlink()
         run = run_of(
-            order.preset, epochs=order.epochs, seed=order.seed, folder=order.folder, on_step=self.on_step
+            order.preset,
+            epochs=order.epochs,
+            seed=order.seed,
+            folder=order.folder,
+            on_step=self.on_step,
+            precision=order.precision,
         )
         match order.task:
             case "fov":
@@ -265,6 +275,7 @@ class Workshop:
             schedule=schedule,
             seed=order.seed,
             folder=order.folder,
+            precision=order.precision,
             on_step=run.on_step,
         )
         predicted = classify(gan.classifier, _masked(test)).argmax(axis=1)

@@ -8,6 +8,7 @@ differs it says why.
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import keras
@@ -128,9 +129,11 @@ def train_segmentation(task: Literal["fov", "lv"], data: Split, run: Run) -> Tra
         _segmentation_examples(task, part, training=part is parts[0]) for part in parts
     )
     keras.utils.set_random_seed(run.seed)
-    model = build_unet(run.preset, name=f"{task}_unet")
+    builder = partial(build_unet, run.preset, name=f"{task}_unet")
+    model = run.build(builder)
     # Pixel-wise cross-entropy: -mean over pixels of log p(inside or outside, as it is).
     log = fit(model, "sparse_categorical_crossentropy", train, validation, stage=task, run=run)
+    model = run.finish(model, builder)
     probabilities = predict(model, test)[..., 1]
     control = constant_mask(train.targets.astype(bool))
     metrics = measure_outlines(test.targets.astype(bool), probabilities, parts[2].subjects, control)
@@ -152,7 +155,8 @@ def train_views(data: Split, run: Run, members: int = ENSEMBLE_SIZE) -> Trained:
     for member in range(members):
         seed = run.seed + 1000 * member
         keras.utils.set_random_seed(seed)
-        model = build_view_classifier(run.preset, "average", name=f"member_{member + 1}")
+        builder = partial(build_view_classifier, run.preset, "average", name=f"member_{member + 1}")
+        model = run.build(builder)
         # Categorical cross-entropy: -mean over frames of log p(true view).
         log += fit(
             model,
@@ -163,7 +167,7 @@ def train_views(data: Split, run: Run, members: int = ENSEMBLE_SIZE) -> Trained:
             schedule=run.schedules["view"],
             run=dataclasses.replace(run, seed=seed),
         )
-        models.append(model)
+        models.append(run.finish(model, builder))
     classifier = build_ensemble(models) if members > 1 else models[0]
     predicted = predict(classifier, test).argmax(axis=1)
     metrics = measure_classes(parts[2].views, predicted, parts[2].subjects, VIEWS)
@@ -209,7 +213,10 @@ def train_hypertrophy(
         for part in parts
     )
     keras.utils.set_random_seed(run.seed)
-    model = build_hypertrophy_classifier(run.preset, views=None if views is None else first_member(views))
+    builder = partial(
+        build_hypertrophy_classifier, run.preset, views=None if views is None else first_member(views)
+    )
+    model = run.build(builder)
     convolutions = convolution_layers(model)
     # Stage 1: the dense layers learn; the convolutions stay as the view classifier's.
     # Stage 2: the convolutions learn; the dense layers stay.
@@ -221,6 +228,7 @@ def train_hypertrophy(
         log += fit(model, "binary_crossentropy", train, validation, stage=stage, run=run)
         if after_stage is not None:
             after_stage(stage, model, log)
+    model = run.finish(model, builder)
     predicted = (predict(model, test)[:, 0] > 0.5).astype(np.int64)
     classes = ("normal", "lvh")
     metrics = measure_classes(

@@ -15,6 +15,7 @@ from echo_models.verbs import fail, json_option, root_option
 from echo_models.verbs.showing import show_bundle
 
 if TYPE_CHECKING:
+    from echo_models.backend import Precision
     from echo_models.recipes import Workshop
     from echo_models.source_specs import SourceSpec
 
@@ -49,6 +50,13 @@ if TYPE_CHECKING:
 @click.option("--subjects", type=click.IntRange(min=8), help="Phantom subjects.  [default: the preset's]")
 @click.option("--epochs", type=click.IntRange(min=1), help="Of every stage.  [default: the schedule's]")
 @click.option(
+    "--precision",
+    type=click.Choice(("float32", "mixed")),
+    default="float32",
+    show_default=True,
+    help="Compute in bfloat16 while learning: faster on recent GPUs, slower on most CPUs.",
+)
+@click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     help="Write <out>/<task>/<version>/ instead of publishing into the registry.",
@@ -71,6 +79,7 @@ def train(
     frames: Path | None,
     subjects: int | None,
     epochs: int | None,
+    precision: "Precision",
     out: Path | None,
     replace: bool,
     resume: bool,
@@ -100,7 +109,9 @@ def train(
             if task == "lvh":
                 workshop.views = _view_classifier(root, out, preset)
             for name in names:
-                order = Order(name, seed, preset, subjects, epochs, processes, work, resume, sources)
+                order = Order(
+                    name, seed, preset, subjects, epochs, processes, work, resume, sources, precision
+                )
                 folder = _made(workshop, order, root, out, replace=replace)
                 show_bundle(folder, as_json=as_json)
     except ModelsError as error:

@@ -191,17 +191,18 @@ def write_site(folder: Path, subjects: int = 12) -> tuple[Path, Path]:
     toy = toy_frames(subjects=subjects, frames_each=4)
     rows, labels = [], []
     for number, who in enumerate(toy.subjects):
-        keys = {"subject_key": f"s{who}", "instance_key": f"i{who}", "frame_index": number % 4}
-        rows.append(keys | {"frame": toy.frames[number].tobytes()})
-        labels.append(
-            Label(
-                **keys,
-                labeler="ana",
-                labeled_at=0,
-                view=VIEWS[toy.views[number]],
-                lvh_grade="severe" if toy.hypertrophy[number] else "none",
-            )
+        label = Label(
+            subject_key=f"s{who}",
+            instance_key=f"i{who}",
+            frame_index=number % 4,
+            labeler="ana",
+            labeled_at=0,
+            view=VIEWS[toy.views[number]],
+            lvh_grade="severe" if toy.hypertrophy[number] else "none",
         )
+        labels.append(label)
+        keys = {name: getattr(label, name) for name in ("subject_key", "instance_key", "frame_index")}
+        rows.append(keys | {"frame": toy.frames[number].tobytes()})
     pq.write_table(pa.Table.from_pylist(rows), folder / "frames.parquet")
     write_labels(folder / "labels.csv", labels)
     return folder / "labels.csv", folder / "frames.parquet"

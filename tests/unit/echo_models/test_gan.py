@@ -106,6 +106,17 @@ def test_a_budget_bounds_the_steps_of_an_epoch() -> None:
     assert [(step.step, step.steps) for step in steps] == [(1, 2), (2, 2)]
 
 
+@pytest.mark.usefixtures("eager")
+def test_mixed_precision_leaves_float32_networks() -> None:
+    frames, labels = frames_and_labels(subjects=4)
+    schedule = GanSchedule(epochs=1, batch_size=4, learning_rate=0.001, max_steps=2)
+    trained = train_gan(frames, labels, frames, preset=TOY_PRESET, schedule=schedule, precision="mixed")
+    assert np.isfinite(list(trained.log[0].values())).all()
+    for network in (trained.classifier, trained.generator):
+        assert {layer.compute_dtype for layer in network.layers} == {"float32"}
+    assert classify(trained.classifier, frames).shape == (len(frames), 2)
+
+
 def test_no_frames_or_labels_out_of_range_are_refused() -> None:
     frames, labels = frames_and_labels(subjects=2)
     for arguments in (

@@ -198,6 +198,19 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(split: Split, tmp_path:
     assert [line.split(",")[1] for line in lines[1:]] == ["1", "2", "3", "4"]
 
 
+def test_mixed_precision_learns_in_bfloat16_and_leaves_a_float32_network(split: Split) -> None:
+    run = Run(TOY_PRESET, QUICK, seed=1, precision="mixed")
+    trained = train_views(split, run, members=1)
+    assert losses(trained.log)[-1] < losses(trained.log)[0]
+    assert {layer.compute_dtype for layer in trained.model.layers} == {"float32"}
+    assert trained.metrics["accuracy"].value > 0.9  # chance is 0.5
+    mixed = run.build(lambda: build_view_classifier(TOY_PRESET))
+    assert {layer.compute_dtype for layer in convolution_layers(mixed)} == {"bfloat16"}
+    assert {weight.dtype for weight in mixed.weights} == {"float32"}
+    assert mixed.output.dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+
+
 def test_a_finished_run_is_not_trained_again(split: Split, tmp_path: Path) -> None:
     first, _ = fit_views(split, Run(TOY_PRESET, QUICK, seed=7, folder=tmp_path))
     steps: list[Step] = []
