@@ -23,7 +23,7 @@ from dicom_listener.log import describe_error
 from dicom_listener.metrics import ListenerMetrics
 from dicom_listener.settings import ANY_AE_TITLE, AllowedPeer, ListenerSettings
 from dicom_listener.slots import Slot, Slots
-from dicom_listener.statuses import AssociationRefusal
+from dicom_listener.statuses import REJECTIONS, AssociationRefusal
 
 SPARE_CONNECTIONS: Final = 8
 """Connections beyond the associations that are allowed, so that one too many is told so, not cut off."""
@@ -162,7 +162,7 @@ class Admission:
             return
         self._note(refusal, peer=peer, calling_ae_title=calling, called_ae_title=called)
         self._metrics.associations.labels("rejected").inc()
-        assoc.acse.send_reject(*refusal.reason.rejection)
+        assoc.acse.send_reject(*REJECTIONS[refusal.reason])
         assoc.kill()
 
     def on_over(self, event: Event) -> None:

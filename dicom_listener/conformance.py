@@ -22,7 +22,7 @@ from dicom_listener.errors import ListenerError, RefusedInstanceError, RetryLate
 from dicom_listener.find import STUDY_KEYS, find_contexts
 from dicom_listener.settings import ListenerSettings
 from dicom_listener.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_listener.statuses import AssociationRefusal, StoreStatus, failure_answer
+from dicom_listener.statuses import REJECTIONS, StoreStatus, failure_answer
 
 _PLACE: Final = re.compile(r"<!-- table: ([\w-]+) -->\n.*?<!-- /table -->", re.DOTALL)
 
@@ -154,9 +154,9 @@ def failure_reasons() -> str:
 def rejections() -> str:
     """List how an association is rejected (PS3.8 Table 9-21)."""
     rows = []
-    for refusal in AssociationRefusal:
+    for refusal, rejection in REJECTIONS.items():
         said = A_ASSOCIATE_RJ()
-        said.result, said.source, said.reason_diagnostic = refusal.rejection
+        said.result, said.source, said.reason_diagnostic = rejection
         rows.append(
             (
                 refusal.value.replace("_", " "),

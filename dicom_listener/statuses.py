@@ -59,21 +59,16 @@ class AssociationRefusal(StrEnum):
     DISK_RESERVE = "disk_reserve"
     INTERNAL_ERROR = "internal_error"
 
-    @property
-    def rejection(self) -> Rejection:
-        """What the requestor is told."""
-        return _REJECTIONS[self]
 
-
-_REJECTIONS: Final = {
+REJECTIONS: Final = {
     AssociationRefusal.CALLED_AE_TITLE: CALLED_AE_TITLE_NOT_RECOGNIZED,
     AssociationRefusal.UNKNOWN_PEER: CALLING_AE_TITLE_NOT_RECOGNIZED,
     AssociationRefusal.PEER_LIMIT: LOCAL_LIMIT_EXCEEDED,
     AssociationRefusal.ASSOCIATION_LIMIT: LOCAL_LIMIT_EXCEEDED,
-    AssociationRefusal.CONNECTION_LIMIT: LOCAL_LIMIT_EXCEEDED,
     AssociationRefusal.DISK_RESERVE: LOCAL_LIMIT_EXCEEDED,
     AssociationRefusal.INTERNAL_ERROR: NO_REASON_GIVEN,
 }
+"""What a requestor is told. A connection over the limit is closed before it can request anything."""
 
 
 class EchoStatus(IntEnum):

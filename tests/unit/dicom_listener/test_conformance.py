@@ -7,7 +7,7 @@ from dicom_listener import commitment, contexts
 from dicom_listener.backfill.fetch import get_contexts
 from dicom_listener.conformance import TABLES, fill
 from dicom_listener.settings import ListenerSettings
-from dicom_listener.statuses import AssociationRefusal, StoreStatus
+from dicom_listener.statuses import REJECTIONS, StoreStatus
 
 STATEMENT = Path(__file__).parents[3] / "docs" / "conformance.md"
 
@@ -63,7 +63,7 @@ def test_no_name_in_a_table_is_a_bare_uid() -> None:
 
 def test_every_status_and_every_refusal_is_in_a_table() -> None:
     assert {int(row[0], 16) for row in rows("store-statuses")} == set(map(int, StoreStatus))
-    assert len(rows("rejections")) == len(AssociationRefusal)
+    assert len(rows("rejections")) == len(REJECTIONS)
 
 
 def test_the_contexts_of_a_get_add_up() -> None:
