@@ -13,7 +13,7 @@ and the senders send again what they got no Success for. After each round it is 
 At the end everything is sent to its end, the listener drains and stops, and all of it is verified again by
 `echobeam studies verify --all`.
 
-    python -m benchmarks.crash [--rounds 200] [--seed 1] [--processes 1] [--postgresql] [--quick]
+    python -m benchmarks.crash [--rounds 200] [--seed 1] [--processes 1] [--postgresql] [--quick] [--json]
     python -m benchmarks.crash --rounds 200 --report docs/reports/crash.md --machine "2 cores, 24 GiB"
 
 With `--report` it runs three times: all rounds with one process on SQLite, an eighth of them with three
@@ -34,7 +34,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -443,13 +443,13 @@ def _wait(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def crash(*, rounds: int, seed: int, processes: int, postgresql: bool, folder: Path | None = None) -> Counts:
-    """Run the crash test in a folder of its own below `folder`.
+def crash(*, rounds: int, seed: int, processes: int, postgresql: bool) -> Counts:
+    """Run the crash test in a temporary folder of its own.
 
     Raises:
         CrashTestError: as soon as a promise is broken; the folder is then left to be looked at.
     """
-    below = Path(tempfile.mkdtemp(prefix="echobeam-crash-", dir=folder))
+    below = Path(tempfile.mkdtemp(prefix="echobeam-crash-"))
     root = below / "root"
     root.mkdir(mode=0o700)
     with ExitStack() as stack:
@@ -529,6 +529,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="receiving processes of the listener")
     parser.add_argument("--postgresql", action="store_true", help="keep the ledger in a PostgreSQL")
     parser.add_argument("--quick", action="store_true", help="three rounds: shows that it works")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     parser.add_argument("--report", type=Path, help="run three times and write a report in Markdown")
     parser.add_argument("--machine", default="not told", help="the machine in words, for the report")
     options = parser.parse_args()
@@ -546,9 +547,12 @@ def main() -> None:
         began = time.monotonic()
         counts = crash(rounds=rounds_of_run, seed=options.seed, processes=processes, postgresql=postgresql)
         runs[name] = counts, (time.monotonic() - began) / rounds_of_run
-        print(f"{name}:")
-        for count in Counts.__slots__:
-            print(f"  {count:26}{getattr(counts, count):>14,}")
+        if options.json:
+            print(json.dumps({name: asdict(counts)}))
+        else:
+            print(f"{name}:")
+            for count in Counts.__slots__:
+                print(f"  {count:26}{getattr(counts, count):>14,}")
     if options.report is not None:
         command = (
             f"python -m benchmarks.crash --rounds {rounds} --seed {options.seed} --report {options.report}"
