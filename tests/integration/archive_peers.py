@@ -16,6 +16,7 @@ from pynetdicom.sop_class import (
 )
 
 from dicom_listener.settings import Peer
+from tests.integration.serving import serving
 from tests.unit.dicom_listener.instances import make_dataset
 
 Answers = Callable[[Dataset], Iterator[tuple[int, Dataset | None]]]
@@ -94,13 +95,6 @@ def archive(*, finds: bool = True, port: int = 0) -> Iterator[Archive]:
         ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
     ae.add_supported_context(StudyRootQueryRetrieveInformationModelGet)
     ae.add_supported_context(UltrasoundMultiFrameImageStorage, scu_role=False, scp_role=True)
-    server = ae.start_server(
-        ("127.0.0.1", port),
-        block=False,
-        evt_handlers=[(evt.EVT_C_FIND, running.on_find), (evt.EVT_C_GET, running.on_get)],
-    )
-    running.port = server.server_address[1]
-    try:
+    handlers = [(evt.EVT_C_FIND, running.on_find), (evt.EVT_C_GET, running.on_get)]
+    with serving(ae, handlers, port=port) as running.port:
         yield running
-    finally:
-        server.shutdown()

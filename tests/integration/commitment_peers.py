@@ -16,6 +16,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 
 from dicom_listener.commitment_ledger import Reference
 from dicom_listener.settings import Peer
+from tests.integration.serving import serving
 from tests.programs import DEADLINE_S
 
 REQUESTER = "PACS"
@@ -72,14 +73,8 @@ def requester(port: int = 0, answers: Sequence[int] = ()) -> Iterator[Requester]
     ae = AE(ae_title=REQUESTER)
     ae.require_called_aet = True
     ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
-    server = ae.start_server(
-        ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, taking.on_report)]
-    )
-    taking.port = server.server_address[1]
-    try:
+    with serving(ae, [(evt.EVT_N_EVENT_REPORT, taking.on_report)], port=port) as taking.port:
         yield taking
-    finally:
-        server.shutdown()
 
 
 def ask(

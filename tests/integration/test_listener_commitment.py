@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from dicom_listener.peer_metrics import CommitmentCollector, PeerMetrics
 from dicom_listener.settings import ListenerSettings, Peer
 from dicom_listener.spool import Spool
 from tests.integration.commitment_peers import ask, request_dataset, requester
+from tests.integration.serving import serving
 from tests.programs import wait_for
 from tests.unit.dicom_listener.commitments import US, keep, references
 
@@ -62,16 +63,12 @@ def provider(root: Path, *peers: Peer, sends: bool = True, **settings: Any) -> I
     ae = AE(ae_title="ECHOBEAM")
     ae.supported_contexts = commitment.contexts()
     scp = commitment.CommitmentProvider(commitments, configured.peers, metrics, clock, sender.wake)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=commitment.handlers(scp))
-    running = Provider(root, ledger, registry, configured, server.server_address[1], sender, now)
     try:
-        if sends:
-            with sender:
-                yield running
-        else:
-            yield running
+        with serving(ae, commitment.handlers(scp)) as port, ExitStack() as stack:
+            if sends:
+                stack.enter_context(sender)
+            yield Provider(root, ledger, registry, configured, port, sender, now)
     finally:
-        server.shutdown()
         ledger.close()
 
 

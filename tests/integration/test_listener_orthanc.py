@@ -178,9 +178,9 @@ def test_the_archive_is_told_what_is_not_safe_and_why(site: Site) -> None:
     here = kept(site, 5)
     wrong_class = ("1.2.840.10008.5.1.4.1.1.7", here[0][1])
     report = commit(site, [wrong_class, here[1], (here[0][0], uid(5, 1, 99))])
-    assert report["Status"] == "Failure"
+    assert report["Status"] == "Failure", report
     assert [one["SOPInstanceUID"] for one in report["Success"]] == [here[1][1]]
-    assert {one["SOPInstanceUID"]: one["Status"] for one in report["Failures"]} == {
+    assert {one["SOPInstanceUID"]: one["FailureReason"] for one in report["Failures"]} == {
         here[0][1]: 0x0119,
         uid(5, 1, 99): 0x0112,
     }

@@ -15,6 +15,7 @@ from dicom_listener.outgoing import Caller
 from dicom_listener.service import Listener
 from dicom_listener.settings import ListenerSettings, Peer
 from tests.certificates import Authority, Issued
+from tests.integration.serving import serving
 from tests.programs import DEADLINE_S
 
 ECHO = [build_context(Verification)]
@@ -56,11 +57,8 @@ def with_tls(root: Path, authority: Authority, own: Issued, *peers: Peer) -> Lis
 def echoing() -> Iterator[Peer]:
     ae = AE(ae_title="PACS")
     ae.supported_contexts = ECHO
-    server = ae.start_server(("127.0.0.1", 0), block=False)
-    try:
-        yield Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=server.server_address[1])
-    finally:
-        server.shutdown()
+    with serving(ae) as port:
+        yield Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=port)
 
 
 def test_a_peer_is_called_over_tls_with_our_certificate(
