@@ -19,10 +19,20 @@ class Alarm:
         os.set_blocking(self._hears, False)
         os.set_blocking(self._rings, False)
         self._is_open = True
+        self._owner = 0
+        self._connection: socket.socket | None = None
+        self._poll = select.poll()
+        self._poll.register(self._hears, select.POLLIN)
         self._lock = threading.Lock()  # or a ring might go into a file that took the closed one's number
+
+    def belongs_to_this_thread(self) -> None:
+        """Say who waits; when that thread rings, it is awake already."""
+        self._owner = threading.get_ident()
 
     def ring(self) -> None:
         """Wake the thread; harmless once the alarm is closed."""
+        if threading.get_ident() == self._owner:
+            return
         with self._lock, contextlib.suppress(BlockingIOError):  # full: it wakes anyway
             if self._is_open:
                 os.write(self._rings, b"\0")
@@ -48,11 +58,14 @@ class Alarm:
         """
         if isinstance(connection, ssl.SSLSocket) and connection.pending():
             return
-        poll = select.poll()
-        poll.register(self._hears, select.POLLIN)
-        if connection is not None:
-            poll.register(connection, select.POLLIN)
-        if any(number == self._hears for number, _ in poll.poll(max(0.0, timeout_s) * 1000)):
+        if connection is not self._connection:
+            if self._connection is not None:
+                self._poll.unregister(self._connection)
+            self._connection = None
+            if connection is not None:
+                self._poll.register(connection, select.POLLIN)
+                self._connection = connection
+        if any(number == self._hears for number, _ in self._poll.poll(max(0.0, timeout_s) * 1000)):
             self.hear()
 
     def close(self) -> None:

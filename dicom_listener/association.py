@@ -7,7 +7,6 @@ instance is kept. All other messages go on to pynetdicom.
 """
 
 import contextlib
-import queue
 import socket
 import threading
 import time
@@ -160,6 +159,7 @@ class GuardedDul(DULServiceProvider):  # type: ignore[misc]  # pynetdicom has no
 
     def run_reactor(self) -> None:
         """Do what there is to do until the connection is closed."""
+        self._alarm.belongs_to_this_thread()
         try:
             self.assoc._dul_ready.set()  # noqa: SLF001 - the association waits for it
             while not self._kill_thread:
@@ -170,26 +170,28 @@ class GuardedDul(DULServiceProvider):  # type: ignore[misc]  # pynetdicom has no
             self._finish()
 
     def _turn(self) -> None:
+        # Looks into the queues instead of waiting for their `Empty`: this runs for each PDU.
         state = self.state_machine.current_state
-        if self.artim_timer.expired and state in (_AWAITING_REQUEST, _CLOSING):
-            self.event_queue.put(_ARTIM_EXPIRED)
         if state == _CLOSING:
             self._drop_what_we_would_send()
-        if not self._process_recv_primitive() and self.event_queue.empty():
+        if state in (_AWAITING_REQUEST, _CLOSING) and self.artim_timer.expired:
+            self.event_queue.put(_ARTIM_EXPIRED)
+        if self.to_provider_queue.queue:
+            self._process_recv_primitive()
+        elif not self.event_queue.queue:
             if self._request is not None:
                 self._hand_in_request()
             elif state == _CLOSING:
                 self._close()
             else:
                 self._receive()
-        with contextlib.suppress(queue.Empty):
-            self.state_machine.do_action(self.event_queue.get(block=False))
+        if self.event_queue.queue:
+            self.state_machine.do_action(self.event_queue.get())
 
     def _drop_what_we_would_send(self) -> None:
         # An answer may come after the peer has spoiled the association; the state machine has no such case.
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self.to_provider_queue.get(block=False)
+        while self.to_provider_queue.queue:
+            self.to_provider_queue.get()
 
     def _hand_in_request(self) -> None:
         self._recv_pdu.put(self._request)
