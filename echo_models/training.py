@@ -16,6 +16,7 @@ import numpy as np
 
 from echo_models.augment import Augmentation
 from echo_models.datasets import Examples, Known, LabeledFrames, Split
+from echo_models.errors import DatasetError
 from echo_models.evaluation import constant_mask, measure_classes, measure_outlines
 from echo_models.fitting import Run, Schedule, fit, predict
 from echo_models.manifest import Interval, Mask
@@ -110,6 +111,20 @@ def _a4c_with_ventricle(labeled: LabeledFrames) -> LabeledFrames:
     return labeled.take((labeled.views == VIEWS.index(A4C)) & visible & labeled.knows(Known.VIEW))
 
 
+def _with_some(parts: list[LabeledFrames], what: str) -> list[LabeledFrames]:
+    """Check that each part of a split has frames to learn from or to judge by.
+
+    Raises:
+        DatasetError: if one has none.
+    """
+    if not all(map(len, parts)):
+        raise DatasetError(
+            f"each part of the split needs {what}; training, validation and test have "
+            f"{', '.join(str(len(part)) for part in parts)}. Bring more subjects, or labels of that kind"
+        )
+    return parts
+
+
 # --- the trainings ----------------------------------------------------------------------------------
 
 
@@ -122,9 +137,11 @@ def train_segmentation(task: Literal["fov", "lv"], data: Split, run: Run) -> Tra
     """
     parts = [data.train, data.validation, data.test]
     if task == "lv":
-        parts = [_a4c_with_ventricle(part.knowing(Known.LV)) for part in parts]
+        outlined = [_a4c_with_ventricle(part.knowing(Known.LV)) for part in parts]
+        parts = _with_some(outlined, f"{A4C} frames with an outline of the left ventricle")
     else:
-        parts = [part.knowing(Known.FOV) for part in parts]
+        outlined = [part.knowing(Known.FOV) for part in parts]
+        parts = _with_some(outlined, "frames with an outline of the field of view")
     train, validation, test = (
         _segmentation_examples(task, part, training=part is parts[0]) for part in parts
     )
@@ -149,7 +166,8 @@ def train_views(data: Split, run: Run, members: int = ENSEMBLE_SIZE) -> Trained:
         DatasetError: if the data has no frames.
         TrainingError: if the loss is no longer finite.
     """
-    parts = [part.knowing(Known.VIEW) for part in (data.train, data.validation, data.test)]
+    named = [part.knowing(Known.VIEW) for part in (data.train, data.validation, data.test)]
+    parts = _with_some(named, "frames with a view")
     train, validation, test = (Examples(part.frames, part.fov_masks, part.views) for part in parts)
     models, log = [], []
     for member in range(members):
@@ -203,7 +221,10 @@ def train_hypertrophy(
     needed = Known.VIEW | Known.HYPERTROPHY | (Known.LV if segmented else Known(0))
     graded = [part.knowing(needed) for part in (data.train, data.validation, data.test)]
     test_frames = graded[2].take(graded[2].views == VIEWS.index(A4C))
-    parts = [_a4c_with_ventricle(graded[0]), _a4c_with_ventricle(graded[1]), test_frames]
+    parts = _with_some(
+        [_a4c_with_ventricle(graded[0]), _a4c_with_ventricle(graded[1]), test_frames],
+        f"{A4C} frames with a grade of hypertrophy" + (" and an outline" if segmented else ""),
+    )
     train, validation, test = (
         Examples(
             part.frames,

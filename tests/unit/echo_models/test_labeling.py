@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.backend_bases import KeyEvent, MouseEvent
+from matplotlib.backend_bases import KeyEvent, MouseButton, MouseEvent
 
 from echo_models.errors import DatasetError
 from echo_models.frame_sets import FrameRef, FrameSet, open_frames
@@ -182,15 +182,15 @@ class Hand:
 
     def key(self, *keys: str) -> None:
         for key in keys:
-            KeyEvent("key_press_event", self.canvas, key)._process()
-            KeyEvent("key_release_event", self.canvas, key)._process()
+            for name in ("key_press_event", "key_release_event"):
+                self.canvas.callbacks.process(name, KeyEvent(name, self.canvas, key))
 
     def click(self, *corners: tuple[float, float]) -> None:
         for corner in corners:
             x, y = self.editor._picture.transData.transform(corner)
-            MouseEvent("motion_notify_event", self.canvas, x, y)._process()
-            MouseEvent("button_press_event", self.canvas, x, y, button=1)._process()
-            MouseEvent("button_release_event", self.canvas, x, y, button=1)._process()
+            for name in ("motion_notify_event", "button_press_event", "button_release_event"):
+                button = None if name == "motion_notify_event" else MouseButton.LEFT
+                self.canvas.callbacks.process(name, MouseEvent(name, self.canvas, x, y, button=button))
 
 
 def hand_of(frames: FrameSet, desk: Desk) -> Hand:

@@ -105,7 +105,11 @@ def test_the_gan_also_learns_from_frames_without_labels(tmp_path: Path) -> None:
 def test_data_without_the_labels_that_a_task_needs_is_refused(tmp_path: Path) -> None:
     for number in range(1, 9):
         made.write_camus_patient(tmp_path / "camus", f"patient{number:04}")
-    for task, message in (("fov", "and some"), ("gan", "needs a4c frames with a grade")):
+    for task, message in (
+        ("fov", "each part of the split needs frames with an outline of the field of view; training"),
+        ("lvh", "needs a4c frames with a grade of hypertrophy and an outline"),
+        ("gan", "needs a4c frames with a grade"),
+    ):
         code, err = run(tmp_path, task, "--dataset", f"camus:{tmp_path / 'camus'}")
         assert code == 1
         assert message in err
