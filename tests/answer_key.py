@@ -372,8 +372,10 @@ class _StudyWriter:
         ):
             answers.append(Answer(Rule.TEXT_REMOVED, place, str(text)))
         # The table lets a reference be removed or changed; so that it is the same everywhere is not asked.
-        place: Place = ("SourceImageSequence", 0, "ReferencedSOPInstanceUID")
-        answers += [Answer(rule, place, self._referenced) for rule in (Rule.UID_CHANGED, Rule.TEXT_REMOVED)]
+        reference: Place = ("SourceImageSequence", 0, "ReferencedSOPInstanceUID")
+        answers += [
+            Answer(rule, reference, self._referenced) for rule in (Rule.UID_CHANGED, Rule.TEXT_REMOVED)
+        ]
 
     def _plant_private(self, ds: Dataset, answers: list[Answer]) -> None:
         person = self._person

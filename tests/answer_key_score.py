@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -175,11 +175,12 @@ class _Judge:
         if answer.rule is Rule.PIXELS_HIDDEN:
             return self._seen(answer.value, planted, cleaned.frames)
         if answer.rule is Rule.PIXELS_RETAINED:
-            return _altered(*answer.value, planted.frames, cleaned.frames)
+            image, inks = answer.value
+            return _altered(image, inks, planted.frames, cleaned.frames)
         if not answer.place:
             return "in the bytes" if _in_bytes(answer.value, cleaned.content) else ""
         value = _value_at(cleaned.ds, answer.place)
-        return {
+        faults: dict[Rule, Callable[[], str]] = {
             Rule.TAG_RETAINED: lambda: "" if value == answer.value else "another value",
             Rule.TEXT_NOTNULL: lambda: "" if value not in (None, "") else "empty",
             Rule.TEXT_RETAINED: lambda: "" if answer.value.lower() in str(value).lower() else "gone",
@@ -188,7 +189,8 @@ class _Judge:
             Rule.UID_CHANGED: lambda: "the same" if str(value) == answer.value else "",
             Rule.UID_CONSISTENT: lambda: _consistent(self._uids, answer.value, value),
             Rule.PATID_CONSISTENT: lambda: _consistent(self._patients, answer.value, value),
-        }[answer.rule]()
+        }
+        return faults[answer.rule]()
 
     def _shift_fault(self, person: Person, value: Any, real: date) -> str:
         match = re.match(r"(\d{4})(\d{2})(\d{2})", str(value or ""))

@@ -26,8 +26,9 @@ from beam_jobs.records import CollectedStudy
 from beam_jobs.selection import SelectionRules
 from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.staging import files_of_study
-from beam_jobs.tables import StudyTables
+from beam_jobs.tables import StudyTables, build_tables
 from beam_jobs.worker import Worker
+from dicom_listener.erasure import forget_studies
 from dicom_listener.errors import StudyBusyError
 from dicom_listener.ledger import Ledger
 from echo_models.registry import Registry
@@ -91,7 +92,7 @@ def place(tmp_path: Path, models: Path) -> Iterator[Place]:
 
 def leaking(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """Let the tables hold what they must not."""
-    sound = transforms.build_tables
+    sound = build_tables
 
     def build(study: CollectedStudy, **options: Any) -> StudyTables:
         chunks = tuple(replace(c, header=replace(c.header, manufacturer=value)) for c in study.chunks)
@@ -211,7 +212,7 @@ def test_a_header_that_is_gone_when_it_is_to_be_verified_keeps_the_study_back(
 
 def test_a_word_in_a_stored_frame_keeps_the_study_back(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     need(PROGRAM, "tesseract-ocr")
-    sound = transforms.build_tables
+    sound = build_tables
 
     def build(study: CollectedStudy, **options: Any) -> StudyTables:
         from tests.made_files import burn_in  # noqa: PLC0415
@@ -440,15 +441,13 @@ def received_again() -> Any:
 def test_what_comes_while_a_study_is_erased_is_not_forgotten(
     trained: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from beam_jobs import erase as module  # noqa: PLC0415
-
-    sound = module.forget_studies
+    sound = forget_studies
 
     def late(ledger: Ledger, uids: Sequence[str], *, now: float) -> dict[str, int]:
         trained.receive(clip(1, 4))
         return sound(ledger, uids, now=now)
 
-    monkeypatch.setattr(module, "forget_studies", late)
+    monkeypatch.setattr("beam_jobs.erase.forget_studies", late)
     with pytest.raises(StudyBusyError, match="again"):
         erased(trained, 1)
     monkeypatch.undo()

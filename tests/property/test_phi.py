@@ -19,8 +19,10 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
-from pydicom.datadict import DicomDictionary, keyword_dict
+from pydicom._dicom_dict import DicomDictionary
+from pydicom.datadict import keyword_dict
 from pydicom.sequence import Sequence
+from pydicom.uid import UID
 
 from beam_jobs.deid import Pseudonymizer, RejectedError, deidentify_instance, read_instance
 from beam_jobs.deid.archive import ArchiveSource, staged_archive
@@ -77,7 +79,7 @@ def marked_headers(draw: st.DrawFn) -> tuple[Dataset, list[str]]:
         for keyword in draw(st.lists(st.sampled_from(UIDS), max_size=6)):
             setattr(ds, keyword, f"1.2.826.{serial}.1")
         ds.StudyInstanceUID = ds.SeriesInstanceUID = f"1.2.826.{serial}.2"
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.826.{serial}.3"
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(f"1.2.826.{serial}.3")
         item = Dataset()
         item.PatientName, item.ReferencedSOPInstanceUID = mark, f"1.2.826.{serial}.4"
         ds.RequestAttributesSequence = Sequence([item])

@@ -5,6 +5,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,7 +63,7 @@ def test_bytes_are_searched_in_every_encoding_and_case(search: Search, encoding:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
 def test_an_array_of_integers_that_spells_a_name_is_found(search: Search, dtype: type) -> None:
-    codes = np.array([ord(letter) for letter in "Quillfeather"], dtype)
+    codes: npt.NDArray[np.generic] = np.array([ord(letter) for letter in "Quillfeather"], dtype)
     assert search.in_numbers(codes) == Kind.NAME
     assert search.in_numbers(codes[::-1]) is None
 

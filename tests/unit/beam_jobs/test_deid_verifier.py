@@ -38,7 +38,7 @@ ORIGINALS = Originals(
 )
 SEARCH = Search(ORIGINALS)
 COLLECTED = study(chunk("a", ("a4c", "plax")), rejection("b"))
-PLACEMENTS = [record.placement for record in (*COLLECTED.chunks, *COLLECTED.rejections)]
+PLACEMENTS = [c.placement for c in COLLECTED.chunks] + [r.placement for r in COLLECTED.rejections]
 EXPECTED = Expected.of(PLACEMENTS, [date(2021, 3, 4)])
 
 
