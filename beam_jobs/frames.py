@@ -77,24 +77,27 @@ class _Chunks:
         self._clean = clean
         self._text_finder = text_finder
         self._header = clean.header
-        self._frames: list[npt.NDArray[np.uint8]] = []
+        self._room = min(clean.header.number_of_frames, CHUNK_FRAMES)
+        self._frames = self._empty()
+        self._waiting = 0
         self.keep: npt.NDArray[np.bool_] | None = None
         self.frames_taken = 0
         self.parts_taken = 0
 
     @property
     def frames_waiting(self) -> int:
-        return len(self._frames)
+        return self._waiting
 
     @property
     def is_full(self) -> bool:
-        return len(self._frames) == CHUNK_FRAMES
+        return self._waiting == self._room
 
     def add(self, grey: npt.NDArray[np.uint8]) -> None:
-        self._frames.append(grey)
+        self._frames[self._waiting] = grey
+        self._waiting += 1
 
     def take(self, *, is_last: bool) -> Chunk:
-        frames = np.stack(self._frames).reshape(-1, FRAME_ROWS, FRAME_COLUMNS)
+        frames = self._frames[: self._waiting]
         if self.keep is None:
             self.keep = keep_mask(frames[sampled_places(len(frames))], self._clean._regions)  # noqa: SLF001
         if self._text_finder is not None:
@@ -108,10 +111,13 @@ class _Chunks:
             parts=self.parts_taken + 1 if is_last else 0,
             frame_times_ms=self._clean._frame_times.between(self.frames_taken, len(frames)),  # noqa: SLF001
         )
-        self._frames = []
+        self._frames, self._waiting = self._empty(), 0
         self.frames_taken += len(frames)
         self.parts_taken += 1
         return chunk
+
+    def _empty(self) -> npt.NDArray[np.uint8]:
+        return np.empty((self._room, FRAME_ROWS, FRAME_COLUMNS), np.uint8)
 
     def _text(
         self, finder: TextFinder, frames: npt.NDArray[np.uint8], keep: npt.NDArray[np.bool_]

@@ -45,6 +45,9 @@ MAX_FRAGMENTS: Final = 1 << 16
 MAX_TOTAL_SAMPLES: Final = 1 << 36
 """Samples of all frames: 36,000 frames of 800 x 600 in colour are allowed, and not much more."""
 
+_BUFFER_BYTES: Final = 1 << 17
+"""Read at once: many frames of a small clip, so that each costs no call of the system."""
+
 _PIXEL_DATA: Final = 0x7FE00010
 _FLOAT_PIXEL_DATA: Final = (0x7FE00008, 0x7FE00009)
 _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
@@ -432,12 +435,12 @@ class _Place(NamedTuple):
     def open(self) -> AbstractContextManager[BinaryIO]:
         if self.path is None:
             return nullcontext(io.BytesIO(self.data))
-        return _open(self.path)
+        return _open(self.path, _BUFFER_BYTES)
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path, buffer_bytes: int = io.DEFAULT_BUFFER_SIZE) -> BinaryIO:
     try:
-        return path.open("rb")
+        return path.open("rb", buffering=buffer_bytes)
     except OSError:
         raise RejectedError(Reason.MISSING_FILE) from None
 
