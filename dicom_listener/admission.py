@@ -21,6 +21,7 @@ from pynetdicom.events import Event
 
 from dicom_listener.log import describe_error
 from dicom_listener.metrics import ListenerMetrics
+from dicom_listener.repeats import Repeats
 from dicom_listener.settings import ANY_AE_TITLE, AllowedPeer, ListenerSettings
 from dicom_listener.slots import Slot, Slots
 from dicom_listener.statuses import REJECTIONS, AssociationRefusal
@@ -105,6 +106,7 @@ class Admission:
         self._lock = threading.Lock()
         self._connections: Counter[str] = Counter()
         self._taken: dict[Association, list[Slot]] = {}
+        self._repeats = Repeats()
 
     def handlers(self) -> list[evt.EventHandlerType]:
         """List the handlers that a server needs for admission."""
@@ -222,4 +224,8 @@ class Admission:
 
     def _note(self, refusal: _Refusal, **who: str) -> None:
         self._metrics.refused_associations.labels(refusal.reason.value).inc()
-        _log.warning("association_refused", reason=refusal.reason.value, advice=refusal.advice, **who)
+        times = self._repeats.count(refusal.reason, *who.values())
+        if times:
+            _log.warning(
+                "association_refused", reason=refusal.reason.value, advice=refusal.advice, times=times, **who
+            )

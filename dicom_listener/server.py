@@ -22,6 +22,7 @@ from dicom_listener.guard import Breach, Limits
 from dicom_listener.lobby import Address, Lobby
 from dicom_listener.log import describe_error
 from dicom_listener.reception import Reception
+from dicom_listener.repeats import Repeats
 from dicom_listener.scp import on_c_store
 from dicom_listener.settings import ListenerSettings
 from dicom_listener.wire import AbortReason, GuardedSocket, encode_abort
@@ -60,6 +61,7 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdi
         self._admission = admission
         self._reuse_port = reuse_port
         self._limits = Limits.of(settings)
+        self._repeats = Repeats()
         self._lobby: Lobby | None = None
         super().__init__(ae, *args, **options)
         self._lobby = Lobby(
@@ -152,7 +154,11 @@ class GuardedServer(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdi
 
     def _on_breach(self, address: Address, breach: Breach) -> None:
         self._reception.metrics.breaches.labels(breach.value).inc()
-        _log.warning("connection_ended", peer=address[0], reason=breach.value, advice=breach.advice)
+        times = self._repeats.count(address[0], breach)
+        if times:
+            _log.warning(
+                "connection_ended", peer=address[0], reason=breach.value, advice=breach.advice, times=times
+            )
         self._on_left(address)
 
     def _on_left(self, address: Address) -> None:

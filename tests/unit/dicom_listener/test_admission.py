@@ -161,6 +161,15 @@ def test_an_unknown_sender_is_rejected_for_good_with_advice_in_the_log(door: Doo
     assert "[[listener.allow]]" in line["advice"]
 
 
+def test_who_tries_again_and_again_is_counted_each_time_and_told_of_once_a_minute(door: Door) -> None:
+    with capture_logs() as logs:
+        for _ in range(5):
+            door.request("10.0.0.7", "PACS")
+        door.request("10.0.0.8", "PACS")
+    assert door.refused(AssociationRefusal.UNKNOWN_PEER) == 6
+    assert [(line["peer"], line["times"]) for line in logs] == [("10.0.0.7", 1), ("10.0.0.8", 1)]
+
+
 def test_a_full_disk_rejects_until_there_is_room(door: Door) -> None:
     door.room.low = True
     assert door.request().acse.rejected == [TRANSIENT_LOCAL_LIMIT]
