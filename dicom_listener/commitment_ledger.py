@@ -86,6 +86,7 @@ class Commitment:
         commitment_id: ours; a transaction UID may come twice.
         requester: AE title.
         is_duplicate: its transaction UID was in use for another request.
+        attempts: how often it was tried to report it.
         instances: how many it refers to.
         committed: for how many safekeeping is promised.
         failed_instances: for how many it is not.
@@ -256,7 +257,13 @@ class CommitmentLedger:
 
     def note_reported(self, commitment_id: str, *, now: float) -> None:
         """Say that the requester has taken the report."""
-        self._update(commitment_id, state=CommitmentState.REPORTED, reported_at=now, last_error=None)
+        self._update(
+            commitment_id,
+            state=CommitmentState.REPORTED,
+            reported_at=now,
+            attempts=commitments.c.attempts + 1,
+            last_error=None,
+        )
 
     def release(self, commitment_id: str, *, now: float) -> None:
         """Give a request that was taken back, to be due at once."""

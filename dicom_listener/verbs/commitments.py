@@ -87,7 +87,8 @@ def show_commitment(commitment: str, root: Path, as_json: bool) -> None:
 
     table = Table(show_header=False)
     for name, value in document.items():
-        if value is not None:
+        is_over = name == "next_attempt_at" and found.state.value != "pending"
+        if value is not None and not is_over:
             table.add_row(name.replace("_", " "), as_time(value) if name.endswith("_at") else str(value))
     for failure in failures:
         table.add_row("not committed", f"{failure['sop_instance_uid']}: {failure['failure_reason']}")
