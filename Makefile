@@ -44,6 +44,7 @@ bench: install  ## quick run of every benchmark
 	$(BIN)/python -m benchmarks.pipeline --quick
 	$(BIN)/python -m benchmarks.phantom --quick
 	$(BIN)/python -m benchmarks.deid_headers --quick
+	$(BIN)/python -m benchmarks.deid_frames --quick
 
 docs: install  ## regenerate the reference pages
 	$(BIN)/python docs/generate.py

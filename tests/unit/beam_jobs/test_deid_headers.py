@@ -210,7 +210,6 @@ def test_what_cannot_be_processed_is_told_from_its_header(elements: dict[str, An
     "transfer_syntax",
     [
         "1.2.840.10008.1.2.4.110",  # JPEG XL Lossless
-        "1.2.840.10008.1.2.4.102",  # MPEG-4 AVC/H.264
         "1.2.840.10008.1.2.1.99",  # Deflated
         "1.2.3.4",
         "",

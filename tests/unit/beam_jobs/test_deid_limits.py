@@ -81,7 +81,7 @@ def test_a_header_that_promises_too_much_is_refused(elements: dict[str, Any], sy
 
 
 def huge_jpeg() -> bytes:
-    frame = simplejpeg.encode_jpeg(np.zeros((16, 16, 1), np.uint8), colorspace="GRAY")
+    frame: bytes = simplejpeg.encode_jpeg(np.zeros((16, 16, 1), np.uint8), colorspace="GRAY")
     place = frame.index(b"\xff\xc0") + 5
     return frame[:place] + struct.pack(">HH", LONG, LONG) + frame[place + 4 :]
 
@@ -127,7 +127,7 @@ def test_run_lengths_that_run_on_give_a_frame_of_its_size_or_a_reason() -> None:
     ds = encapsulated(instance(np.zeros((1, 60, 80), np.uint8)), [long_rle()], RLELossless)
     tracemalloc.start()
     try:
-        found = []
+        found: list[Any] = []
         try:
             found.extend(grey_frames(clean(ds)))
         except RejectedError as error:
