@@ -11,10 +11,17 @@ header is held by what comes out.
     regions      where the header says the image is
     source       where the encoded pixels are; limits
     codestream   size of a compressed frame before it is decoded
-    decoders     one encoded frame → luminance 120 x 160
+    decoders     encoded frames → luminance 120 x 160, or colour at full size
+    frame_codecs JPEG Lossless, JPEG-LS, JPEG 2000, RLE: one encoded frame → its samples
+    video        MPEG and HEVC streams → frames
     luminance    colour spaces, palettes, windows
     timing       when frames were taken
     pixels       the keep-mask: the fan in the pixels, within the regions
+    morphology   opening, closing and growth of masks
+    hull         convex hulls of masks
+    redaction    full-size pixels, black outside the keep-mask
+    encoders     frames encoded again after that
+    segments     comments and application data of a JPEG, dropped
     quiet        pydicom's warnings, which quote raw values
 """
 
