@@ -113,6 +113,8 @@ class CommitmentSender:
                     pass
             except LedgerUnavailableError as error:
                 _log.warning("commitments_not_reported", error=describe_error(error))
+            except Exception:  # noqa: BLE001 - pynetdicom may raise anything; what was taken is due again
+                _log.exception("commitments_not_reported")
 
     def _report_to(self, requester: str, commitments: Sequence[Commitment]) -> None:
         for commitment in commitments:
@@ -215,11 +217,12 @@ def send_report(assoc: Association, event: ReportEvent, information: Dataset) ->
     Raises:
         PeerRefusedError: if it answers with a failure, or not.
     """
-    if not assoc.is_established:
-        raise PeerRefusedError("the association ended before the report was sent")
-    status, _ = assoc.send_n_event_report(
-        information, event, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
-    )
+    try:
+        status, _ = assoc.send_n_event_report(
+            information, event, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        )
+    except RuntimeError as error:
+        raise PeerRefusedError("the association ended before the report was sent") from error
     if "Status" not in status:
         raise PeerRefusedError("the requester did not answer the report in time")
     if status.Status != 0x0000:

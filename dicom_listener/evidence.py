@@ -110,6 +110,8 @@ class CompletionEvidence:
                 self.ask_due()
             except LedgerUnavailableError as error:
                 _log.warning("query_peer_not_asked", error=describe_error(error))
+            except Exception:  # noqa: BLE001 - pynetdicom may raise anything; it is asked again
+                _log.exception("query_peer_not_asked")
 
     def _ask(self, assoc: Association, uid: str) -> None:
         asked_at = self._clock()

@@ -97,10 +97,10 @@ def find_studies(assoc: Association, query: StudyQuery) -> Iterator[FoundStudy]:
         PeerRefusedError: if the archive answers with a failure, or not.
     """
     seen = set()
-    if not assoc.is_established:
-        raise PeerRefusedError("the association ended before the archive was asked")
     try:
         answers = assoc.send_c_find(query.identifier(), StudyRootQueryRetrieveInformationModelFind)
+    except RuntimeError as error:
+        raise PeerRefusedError("the association ended before the archive was asked") from error
     except ValueError as error:
         raise PeerRefusedError(
             "the archive takes no C-FIND of the Study Root model from us: allow it for our AE title there"

@@ -118,8 +118,8 @@ class GetFetcher:
                         _identifier(study_instance_uid), StudyRootQueryRetrieveInformationModelGet
                     )
                     return _last_answer(self._held(answers, tally), "C-GET")
-                except ValueError as error:
-                    raise _not_accepted("C-GET") from error
+                except (RuntimeError, ValueError) as error:
+                    raise _not_begun("C-GET", error) from error
                 finally:
                     open_associations.close(assoc)
         finally:
@@ -152,8 +152,8 @@ class MoveFetcher:
                     StudyRootQueryRetrieveInformationModelMove,
                 )
                 return _last_answer(answers, "C-MOVE")
-            except ValueError as error:
-                raise _not_accepted("C-MOVE") from error
+            except (RuntimeError, ValueError) as error:
+                raise _not_begun("C-MOVE", error) from error
 
 
 def get_contexts() -> list[PresentationContext]:
@@ -215,7 +215,10 @@ def _last_answer(answers: Iterable[Any], service: str) -> Fetched:
     raise PeerRefusedError(f"the archive ended the {service} without a final answer")
 
 
-def _not_accepted(service: str) -> PeerRefusedError:
+def _not_begun(service: str, error: Exception) -> PeerRefusedError:
+    """Say why pynetdicom did not send the request: no association any more, or no context for it."""
+    if isinstance(error, RuntimeError):
+        return PeerRefusedError(f"the association ended before the {service}")
     return PeerRefusedError(
         f"the archive takes no {service} of the Study Root model from us: allow it for our AE title there, "
         "or fetch the other way (--method)"

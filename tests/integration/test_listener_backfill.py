@@ -24,6 +24,7 @@ from dicom_listener.backfill.journal import Journal
 from dicom_listener.backfill.receiving import receiving_beside
 from dicom_listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from dicom_listener.errors import PeerRefusedError
+from dicom_listener.find import find_contexts
 from dicom_listener.ledger import Ledger
 from dicom_listener.outgoing import Caller
 from dicom_listener.scp import on_c_store
@@ -152,6 +153,17 @@ def test_a_get_that_is_refused_is_an_error_that_names_the_status(tmp_path: Path)
             pacs.sends["1.2.3"] = "no instances"  # type: ignore[assignment]  # makes its handler fail
             with pytest.raises(PeerRefusedError, match="status 0x"):
                 GetFetcher(Caller("ECHOBEAM", 10), pacs.peer, reception).fetch("1.2.3")
+
+
+def test_a_get_that_is_not_taken_says_to_fetch_the_other_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ListenerSettings(root=tmp_path, minimum_free_bytes=0)
+    with archive() as pacs, receiving_beside(settings) as reception:
+        monkeypatch.setattr(fetch, "get_contexts", find_contexts)  # so that none for C-GET is open
+        fetcher = GetFetcher(Caller("ECHOBEAM", 10), pacs.peer, reception)
+        with pytest.raises(PeerRefusedError, match="--method"):
+            fetcher.fetch("1.2.3")
 
 
 # ---------------------------------------------------------------------- the verb

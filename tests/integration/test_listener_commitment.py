@@ -16,13 +16,16 @@ from pynetdicom import AE
 from dicom_listener import commitment
 from dicom_listener.commitment_ledger import CommitmentLedger, CommitmentState, Reference
 from dicom_listener.ledger import Ledger
+from dicom_listener.outgoing import Caller
 from dicom_listener.peer_metrics import CommitmentCollector, PeerMetrics
 from dicom_listener.settings import ListenerSettings, Peer
 from dicom_listener.spool import Spool
 from tests.integration.commitment_peers import ask, request_dataset, requester
+from tests.integration.listener_peers import associate, listening, store
 from tests.integration.serving import serving
-from tests.programs import wait_for
+from tests.programs import DEADLINE_S, wait_for
 from tests.unit.dicom_listener.commitments import US, keep, references
+from tests.unit.dicom_listener.instances import make_dataset
 
 
 @dataclass
@@ -268,3 +271,48 @@ def test_stopping_does_not_wait_for_a_requester_that_is_silent(tmp_path: Path) -
             connection.close()
             assert not scp.sender._thread.is_alive()
             assert scp.commitments.show("1.9").attempts == 0
+
+
+def test_what_was_answered_with_success_is_reported_after_a_kill(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    port = free_port()
+    (root / "echobeam.toml").write_text(
+        "[listener]\nminimum_free_bytes = 0\ncommitment_retry_s = 1\n"
+        f'[[listener.peers]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {port}\n'
+    )
+    with listening(root) as (running, ports, _log):
+        assoc = associate(ports["dicom_port"])
+        assert store(assoc, make_dataset(instance="1.2.3.1.1")) == 0
+        assoc.release()
+        assert ask(ports["dicom_port"], references(1)) == 0x0000
+        running.kill()
+        running.wait(DEADLINE_S)
+    (root / "run" / "listener.json").unlink()
+    with requester(port) as scu, listening(root):
+        ledger = Ledger(f"sqlite:///{root}/ledger.sqlite")
+        CommitmentLedger(ledger).retry("1.9", now=0)  # or the lease of the killed one is waited for
+        ledger.close()
+        report = scu.next_report()
+    assert report.event_type == 1
+    assert uids(report.information.ReferencedSOPSequence) == ["1.2.3.1.1"]
+
+
+def test_an_error_that_nobody_expects_does_not_end_the_reporting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = [KeyError("a bug")]
+
+    def associated(self: Any, *arguments: Any, **options: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return real(self, *arguments, **options)
+
+    real = Caller.associated
+    monkeypatch.setattr(Caller, "associated", associated)
+    with requester() as scu, provider(tmp_path, scu.peer) as scp:
+        scp.keep(1)
+        assert ask(scp.port, references(1)) == 0x0000
+        wait_for("the error", lambda: not errors)
+        scp.now[0] += 300  # its lease
+        assert scu.next_report().event_type == 1

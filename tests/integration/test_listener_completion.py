@@ -168,6 +168,32 @@ def test_stopping_does_not_wait_for_an_archive_that_is_silent(tmp_path: Path) ->
             connection.close()
 
 
+def test_an_error_that_nobody_expects_does_not_end_the_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = [KeyError("a bug")]
+    with archive() as pacs, asking(tmp_path, pacs.peer) as (evidence, ledger, _registry):
+        pacs.counts["1.2.3"] = 1
+        real = evidence.ask_due
+
+        def ask_due() -> int:
+            if errors:
+                raise errors.pop()
+            return real()
+
+        monkeypatch.setattr(evidence, "ask_due", ask_due)
+        receive(ledger, 1)
+        with evidence:
+            wait_for("the answer", lambda: ledger.show_study("1.2.3").expected_instances == 1)
+
+
+def test_an_association_that_ended_is_a_refusal() -> None:
+    with archive() as pacs, Caller("ECHOBEAM", 10).associated(pacs.peer, find_contexts()) as assoc:
+        assoc.release()
+        with pytest.raises(PeerRefusedError, match="ended before"):
+            list(find_studies(assoc, StudyQuery()))
+
+
 def test_without_a_query_peer_nobody_is_asked(tmp_path: Path) -> None:
     settings = ListenerSettings(root=tmp_path)
     ledger = Ledger(settings.ledger_url)
