@@ -288,7 +288,7 @@ def _open_certificate(plan: Erasure, site: Site, *, now: float) -> tuple[Path, d
         "not_covered": [
             "the archive that sent the studies",
             "backups, and copies that were handed on",
-            "logs of the listener, which hold UIDs",
+            "logs of the listener, which hold UIDs, and the record of `echobeam reidentify`",
             "weights of the models that are listed: retire them",
         ],
     }

@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from beam_jobs.metrics import WorkerMetrics
-from beam_jobs.records import Reason, WrittenStudy
+from beam_jobs.records import QuarantineReason, Reason, WrittenStudy
 from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import LedgerUnavailableError
 from dicom_listener.ledger import Ledger
@@ -17,6 +17,7 @@ def written(**changes: object) -> WrittenStudy:
         "claim_token": "s",
         "revision": 1,
         "committed": True,
+        "quarantined": None,
         "clips": 2,
         "frames": 3,
         "frames_by_view": {"a4c": 2, "plax": 1},
@@ -62,6 +63,21 @@ def test_a_written_study_is_counted(metrics: WorkerMetrics) -> None:
 def test_a_study_whose_claim_was_lost_counts_no_frames(metrics: WorkerMetrics) -> None:
     metrics.observe_study(written(committed=False), now=5.0)
     assert value(metrics, "echobeam_worker_studies_total", outcome="claim_lost") == 1
+    assert value(metrics, "echobeam_worker_frames_total", view="a4c") == 0
+    assert value(metrics, "echobeam_worker_last_success_timestamp_seconds") == 0
+
+
+def test_a_study_that_is_kept_back_counts_by_its_reason_and_nothing_of_it_as_written(
+    metrics: WorkerMetrics,
+) -> None:
+    assert {
+        value(metrics, "echobeam_worker_quarantines_total", reason=reason.value)
+        for reason in QuarantineReason
+    } == {0.0}
+    metrics.observe_study(written(quarantined=QuarantineReason.TEXT_IN_PIXELS), now=5.0)
+    assert value(metrics, "echobeam_worker_quarantines_total", reason="text_in_pixels") == 1
+    assert value(metrics, "echobeam_worker_studies_total", outcome="quarantined") == 1
+    assert value(metrics, "echobeam_worker_studies_total", outcome="written") == 0
     assert value(metrics, "echobeam_worker_frames_total", view="a4c") == 0
     assert value(metrics, "echobeam_worker_last_success_timestamp_seconds") == 0
 
