@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from dicom_listener.ledger import Ledger, ReceivedInstance, RecordOutcome, SpooledInstance
+from dicom_listener.ledger.arrivals import Arrival
 from dicom_listener.ledger.grouping import GroupCommit
-from dicom_listener.ledger.recording import Arrival
 from tests.postgres import find_programs, running_postgres
 
 THREADS = (1, 4, 8)

@@ -13,8 +13,8 @@ from typing import Final
 import structlog
 
 from dicom_listener.ledger import Ledger
+from dicom_listener.ledger.arrivals import SpoolFiles
 from dicom_listener.ledger.pruning import PruneChoice, PruneRule
-from dicom_listener.ledger.recording import SpoolFiles
 from dicom_listener.settings import ListenerSettings
 
 DAY_S: Final = 86400.0

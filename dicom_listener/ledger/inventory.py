@@ -6,9 +6,10 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dicom_listener.ledger.arrivals import Arrival, SpoolFiles
 from dicom_listener.ledger.contents import CONTENT_TABLES, content_of, content_table, update_content
 from dicom_listener.ledger.database import Database, all_rows, lock_study
-from dicom_listener.ledger.recording import Arrival, SpoolFiles, record, send_round_again
+from dicom_listener.ledger.recording import record
 from dicom_listener.ledger.records import (
     ConflictPolicy,
     Content,
@@ -16,6 +17,7 @@ from dicom_listener.ledger.records import (
     ReceivedInstance,
     RecordOutcome,
 )
+from dicom_listener.ledger.rounds import send_round_again
 from dicom_listener.schema import folder_of_path, holds, instances
 
 

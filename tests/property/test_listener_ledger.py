@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import ClaimLostError
 from dicom_listener.ledger import ClaimedStudy, Ledger, ReceivedInstance, RecordOutcome, StudyState
+from dicom_listener.ledger.arrivals import SpoolFiles
 from dicom_listener.ledger.pruning import PruneRule
-from dicom_listener.ledger.recording import SpoolFiles
 from tests.unit.dicom_listener.instances import make_received
 
 STUDIES = ("1.2.1", "1.2.2", "1.2.3")

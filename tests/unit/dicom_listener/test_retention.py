@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from dicom_listener.completion import CompletionRule
 from dicom_listener.keeping_metrics import KeepingMetrics
 from dicom_listener.ledger import ConflictPolicy, FileState, Ledger, RecordOutcome, StudyState
+from dicom_listener.ledger.arrivals import SpoolFiles
 from dicom_listener.ledger.pruning import PruneRule
-from dicom_listener.ledger.recording import SpoolFiles
 from dicom_listener.reconcile import reconcile
 from dicom_listener.retention import DAY_S, PrunedStudy, PruneReport, RetentionRule, prune, pruning
 from dicom_listener.schema import commitment_instances, commitments
