@@ -15,7 +15,7 @@ from matplotlib.widgets import PolygonSelector
 from echo_models.frame_sets import FrameSet
 from echo_models.labeling.session import OUTLINES, WORDS, Session
 from echo_models.labels import QUESTIONS
-from echo_models.outlines import NO_OUTLINE, read_polygon
+from echo_models.outlines import NO_OUTLINE, outline_mask, read_polygon
 
 _COLOURS: Final = {"fov": "tab:cyan", "lv": "tab:orange"}
 
@@ -85,10 +85,14 @@ class Editor:
         label = self.session.label
         for question, colour in _COLOURS.items():
             text = None if label is None else getattr(label, question)
-            if text is not None and text != NO_OUTLINE and not text.endswith(".png"):
-                vertices = read_polygon(text)
-                x, y = zip(*vertices, vertices[0], strict=False)
-                self._picture.plot(x, y, color=colour, linewidth=1)
+            if label is None or text is None or text == NO_OUTLINE:
+                continue
+            if text.lower().endswith(".png"):
+                self._picture.contour(outline_mask(text, label.folder), [0.5], colors=colour, linewidths=1)
+                continue
+            vertices = read_polygon(text)
+            x, y = zip(*vertices, vertices[0], strict=False)
+            self._picture.plot(x, y, color=colour, linewidth=1)
 
     def _lines(self) -> list[str]:
         session, ref, label = self.session, self.session.ref, self.session.label

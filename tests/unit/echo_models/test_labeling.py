@@ -20,7 +20,7 @@ from echo_models.labeling.agreement import kappa_of, measure_agreement
 from echo_models.labeling.editor import Editor, asked, open_window
 from echo_models.labeling.session import Session
 from echo_models.labels import Label, read_labels, write_labels
-from echo_models.outlines import polygon_mask, read_polygon
+from echo_models.outlines import polygon_mask, read_polygon, write_mask
 from echo_models.verbs.label import label as label_verb
 from tests.unit.echo_models.test_frame_sets import write_parquet
 
@@ -219,6 +219,15 @@ def test_a_polygon_is_drawn_taken_and_shown(frames: FrameSet) -> None:
         :1
     ]
     assert np.asarray(outline.get_xdata())[0] == pytest.approx(20, abs=1)
+
+
+def test_a_mask_is_shown_as_its_border(frames: FrameSet, tmp_path: Path) -> None:
+    write_mask(tmp_path / "lv.png", polygon_mask(TRIANGLE, 120, 160))
+    ref = frames.refs[0]
+    before = Label(ref.subject_key, ref.instance_key, ref.frame_index, "ana", 1, lv="lv.png", folder=tmp_path)
+    hand = hand_of(frames, Desk("view", labels=(before,), refs=frames.refs))
+    (border,) = hand.editor._picture.collections
+    assert border.get_datalim(hand.editor._picture.transData).x0 == pytest.approx(20, abs=1)
 
 
 def test_escape_begins_an_outline_again(frames: FrameSet) -> None:
