@@ -344,7 +344,7 @@ def check_ledger(configuration: Configuration) -> Iterator[Finding]:
     """Open an existing ledger and count its studies; one that is not there yet is left alone."""
     from sqlalchemy.engine import make_url  # noqa: PLC0415
 
-    from dicom_listener.errors import LedgerUnavailableError  # noqa: PLC0415
+    from dicom_listener.errors import LedgerUnavailableError, LedgerVersionError  # noqa: PLC0415
     from dicom_listener.ledger import Ledger  # noqa: PLC0415
 
     if configuration.listener is None:
@@ -359,6 +359,9 @@ def check_ledger(configuration: Configuration) -> Iterator[Finding]:
             counts = ledger.counts_by_state()
         finally:
             ledger.close()
+    except LedgerVersionError as error:
+        yield Finding("ledger", Outcome.FAIL, str(error), "install the release that made it, or a newer one")
+        return
     except LedgerUnavailableError as error:
         yield Finding("ledger", Outcome.FAIL, str(error), "see that the file is a ledger this user may write")
         return

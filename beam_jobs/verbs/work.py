@@ -115,7 +115,7 @@ def work(
 def _exit_codes() -> Iterator[None]:
     from beam_jobs.deid.errors import KeyFileError
     from beam_jobs.errors import BeamJobsError
-    from dicom_listener.errors import ListenerError, PortInUseError, SettingsError
+    from dicom_listener.errors import ListenerError, PortInUseError, StartRefusedError
 
     try:
         yield
@@ -124,7 +124,7 @@ def _exit_codes() -> Iterator[None]:
         match error:
             case PortInUseError():
                 code = _BUSY
-            case SettingsError() | BeamJobsError() | KeyFileError():
+            case StartRefusedError() | BeamJobsError() | KeyFileError():
                 code = _REFUSED
             case _:
                 code = _FAILED

@@ -11,6 +11,9 @@ from click.testing import CliRunner
 from beam_jobs import doctor as module
 from beam_jobs.command import main
 from beam_jobs.doctor import Configuration, Finding, Outcome, check_configuration, examine
+from dicom_listener.ledger import Ledger
+from dicom_listener.migrations import LATEST
+from dicom_listener.schema import ledger_version
 from tests.certificates import Authority
 
 QUIET_PORTS = """
@@ -174,6 +177,17 @@ def test_a_file_that_is_no_ledger_is_a_fault(root: Path) -> None:
     (root / "ledger.sqlite").write_text("this is no database, whatever its name says")
     configuration, _ = check_configuration(root)
     assert finding(module.check_ledger(configuration), "ledger").outcome is Outcome.FAIL
+
+
+def test_a_ledger_of_a_newer_release_is_a_fault_that_says_so(root: Path) -> None:
+    ledger = Ledger(f"sqlite:///{root}/ledger.sqlite")
+    with ledger.writing() as connection:
+        connection.execute(ledger_version.update().values(version=LATEST + 1))
+    ledger.close()
+    configuration, _ = check_configuration(root)
+    found = finding(module.check_ledger(configuration), "ledger")
+    assert found.outcome is Outcome.FAIL
+    assert f"version {LATEST + 1}" in found.found
 
 
 def test_a_task_without_any_model_is_a_fault(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
