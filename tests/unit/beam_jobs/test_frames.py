@@ -13,7 +13,7 @@ from PIL import Image
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
 from beam_jobs.deid import RejectedError
-from beam_jobs.frames import flatten_frames, grey_frames
+from beam_jobs.frames import colour_frames, flatten_frames, grey_frames
 from beam_jobs.records import CHUNK_FRAMES, Chunk, Reason
 from tests.made_files import as_bytes, clean, encapsulated, instance, region, speckle_cine, written
 
@@ -295,6 +295,15 @@ def test_sixteen_bits_go_through_the_window_or_the_stored_range(
     assert (only_frame(instance(np.full((1, 30, 40), value, np.uint16), **elements)) == grey).all()
 
 
+@pytest.mark.parametrize("high_bit", [11, 15])
+def test_bits_that_are_no_pixels_are_not_seen(high_bit: int) -> None:
+    below = high_bit - 11
+    pixels = np.full((1, 30, 40), 0x800 << below, np.uint16)
+    pixels[:, 10:20] |= (0xFFFF ^ (0xFFF << below)) & 0xFFFF  # an overlay, as old machines hide it
+    frame = only_frame(instance(pixels, BitsStored=12, HighBit=high_bit))
+    assert (frame == 128).all()
+
+
 def test_signed_samples_begin_below_zero() -> None:
     pixels = np.full((1, 30, 40), -32768, np.int16)
     pixels[:, :, 20:] = 32767
@@ -313,6 +322,8 @@ def test_the_colour_space_of_a_jpeg_is_its_own_not_the_headers(says: str, is_rgb
         coded = _rgb_jpeg(planes)
     ds = encapsulated(instance(plain(RED), PhotometricInterpretation=says), [coded])
     assert np.abs(only_frame(ds).astype(int) - RED_LUMINANCE).max() <= 1
+    (colour,) = colour_frames(clean(ds), [0])
+    assert np.abs(colour.astype(int) - RED).max() <= 2
 
 
 def _rgb_jpeg(planes: list[bytes]) -> bytes:
