@@ -17,7 +17,8 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from dicom_listener.commitment_ledger import CommitmentLedger, Reference
+from dicom_listener.commitment_ledger import CommitmentLedger
+from dicom_listener.commitment_records import Reference
 from dicom_listener.commitment_sender import CommitmentSender
 from dicom_listener.commitment_statuses import REQUEST_STORAGE_COMMITMENT, ActionStatus
 from dicom_listener.errors import LedgerUnavailableError

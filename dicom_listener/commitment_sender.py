@@ -19,7 +19,8 @@ from pynetdicom import build_context, build_role
 from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from dicom_listener.commitment_ledger import Commitment, CommitmentLedger, Verdict
+from dicom_listener.commitment_ledger import CommitmentLedger
+from dicom_listener.commitment_records import Commitment, Verdict
 from dicom_listener.commitment_statuses import FailureReason, ReportEvent
 from dicom_listener.commitment_verification import verify_references
 from dicom_listener.errors import LedgerUnavailableError, PeerError, PeerRefusedError

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from dicom_listener.commitment_ledger import CommitmentLedger, HeldInstance, Reference, Verdict
+from dicom_listener.commitment_ledger import CommitmentLedger
+from dicom_listener.commitment_records import HeldInstance, Reference, Verdict
 from dicom_listener.commitment_statuses import FailureReason
 from dicom_listener.contexts import STORAGE_CLASSES
 

@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dicom_listener.commitment_ledger import CommitmentLedger, RequestOutcome
+from dicom_listener.commitment_ledger import CommitmentLedger
+from dicom_listener.commitment_records import RequestOutcome
 from dicom_listener.errors import LedgerUnavailableError
 
 REQUEST_RESULTS: Final = (

@@ -22,7 +22,8 @@ from dicom_listener.verbs import (
 )
 
 if TYPE_CHECKING:
-    from dicom_listener.commitment_ledger import Commitment, CommitmentLedger
+    from dicom_listener.commitment_ledger import CommitmentLedger
+    from dicom_listener.commitment_records import Commitment
 
 _STATES: Final = ("pending", "reported", "failed")
 

@@ -14,7 +14,8 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE
 
 from dicom_listener import commitment
-from dicom_listener.commitment_ledger import CommitmentLedger, CommitmentState, Reference
+from dicom_listener.commitment_ledger import CommitmentLedger
+from dicom_listener.commitment_records import CommitmentState, Reference
 from dicom_listener.ledger import Ledger
 from dicom_listener.outgoing import Caller
 from dicom_listener.peer_metrics import CommitmentCollector, PeerMetrics

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pynetdicom.sop_class import UltrasoundMultiFrameImageStorage
 
-from dicom_listener.commitment_ledger import Reference
+from dicom_listener.commitment_records import Reference
 from dicom_listener.ledger import Ledger, ReceivedInstance, SpooledInstance
 from dicom_listener.spool import Spool
 from tests.unit.dicom_listener.instances import encode, make_dataset

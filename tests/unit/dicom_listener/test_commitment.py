@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from pydicom.sequence import Sequence
 
-from dicom_listener.commitment_ledger import CommitmentLedger, Reference, Verdict
+from dicom_listener.commitment_ledger import CommitmentLedger
+from dicom_listener.commitment_records import Reference, Verdict
 from dicom_listener.commitment_sender import build_report
 from dicom_listener.commitment_statuses import FailureReason, ReportEvent
 from dicom_listener.commitment_verification import verify_references

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from dicom_listener.commitment_ledger import CommitmentLedger, CommitmentState, RequestOutcome, Verdict
+from dicom_listener.commitment_ledger import CommitmentLedger
+from dicom_listener.commitment_records import CommitmentState, RequestOutcome, Verdict
 from dicom_listener.commitment_statuses import FailureReason
 from dicom_listener.errors import CommitmentNotFoundError
 from dicom_listener.ledger import Ledger

@@ -5,7 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from beam_jobs.command import main
-from dicom_listener.commitment_ledger import CommitmentLedger, Verdict
+from dicom_listener.commitment_ledger import CommitmentLedger
+from dicom_listener.commitment_records import Verdict
 from dicom_listener.commitment_statuses import FailureReason
 from dicom_listener.ledger import Ledger
 from tests.unit.dicom_listener.commitments import references
