@@ -80,7 +80,10 @@ class GuardedAssociation(Association):  # type: ignore[misc]  # pynetdicom has n
         try:
             super().run_reactor()
         except Exception as error:  # noqa: BLE001 - what a peer sent must end no more than its association
-            _log.error("association_failed", error=describe_error(error), advice="please report this")
+            if self.is_established:
+                _log.error("association_failed", error=describe_error(error), advice="please report this")
+            else:  # pynetdicom's negotiation takes much for granted that a request need not have
+                self.messages.report(Breach.UNREADABLE_PDU)
         finally:
             self.is_established = False
             self.dul.kill_dul()

@@ -135,6 +135,16 @@ def test_what_is_no_request_is_refused_at_once_and_told(door: Door, said: bytes,
     assert door.breaches() == {breach: 1}
 
 
+def test_a_context_without_an_abstract_syntax_is_no_request(door: Door) -> None:
+    abstract = b"\x30\x00\x00\x11" + Verification.encode()
+    request = encode_request([Verification])
+    assert abstract in request
+    with RawPeer(door.port) as peer:
+        peer.send(request.replace(abstract, b"\x40\x00\x00\x11" + Verification.encode()))
+        assert peer.is_closed()
+    wait_for("the count", lambda: door.breaches() == {Breach.UNREADABLE_PDU: 1})
+
+
 def test_idle_connections_take_no_slot(tmp_path: Path) -> None:
     with opened(tmp_path, maximum_associations=1) as door, ExitStack() as stack:
         idle = [stack.enter_context(RawPeer(door.port)) for _ in range(MAXIMUM_WAITING)]
