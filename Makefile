@@ -45,6 +45,8 @@ bench: install  ## quick run of every benchmark
 	$(BIN)/python -m benchmarks.phantom --quick
 	$(BIN)/python -m benchmarks.deid_headers --quick
 	$(BIN)/python -m benchmarks.deid_frames --quick
+	$(BIN)/python -m benchmarks.ledger --quick
+	$(BIN)/python -m benchmarks.crash --quick
 
 docs: install  ## regenerate the reference pages
 	$(BIN)/python docs/generate.py

@@ -6,6 +6,7 @@ beginning (BEGIN IMMEDIATE); on PostgreSQL writers of different studies go on be
 whoever changes a study locks its row first.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,6 +75,8 @@ def _on_sqlite_begin(connection: Connection) -> None:
 
 
 def _open_postgresql(url: URL) -> Engine:
+    # It tells, with a traceback, that a lost connection cannot be closed; that it is lost is told anyway.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     answers_in_time = {"timeout": _ANSWER_TIMEOUT_S} if url.get_driver_name() == "pg8000" else {}
     engine = sa.create_engine(
         url,

@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 
 from dicom_listener.ledger import Ledger, StudyState
-from tests.postgres import BACK_ENDS, Cluster
+from dicom_listener.service import Listener
+from dicom_listener.settings import ListenerSettings
+from tests.integration.listener_peers import associate, store
+from tests.postgres import BACK_ENDS, Cluster, find_programs, running_postgres
 from tests.programs import DEADLINE_S
+from tests.unit.dicom_listener.instances import make_dataset
 
 HERE = Path(__file__).parents[2]
 STUDIES, INSTANCES = 4, 8
@@ -142,3 +146,21 @@ def test_processes_that_start_together_make_one_ledger(empty_url: str, processes
         *["duplicate"] * 2,
         "new",
     ]
+
+
+def test_a_listener_outlives_its_database_and_goes_on_by_itself(tmp_path: Path) -> None:
+    if find_programs() is None:
+        pytest.skip("PostgreSQL is not installed (Debian package postgresql)")
+    with running_postgres() as server:
+        settings = ListenerSettings(
+            root=tmp_path, port=0, http_port=0, minimum_free_bytes=0, ledger_url=server.make_database()
+        )
+        with Listener(settings) as listener:
+            assoc = associate(listener.dicom_port)
+            assert store(assoc, make_dataset(instance="1.2.3.1.1")) == 0x0000
+            server.stop()
+            assert store(assoc, make_dataset(instance="1.2.3.1.2")) == 0xA700
+            server.start()
+            assert store(assoc, make_dataset(instance="1.2.3.1.2")) == 0x0000
+            assoc.release()
+            assert listener.reception.ledger.show_study("1.2.3").instances == 2
