@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from dicom_listener.errors import LedgerUnavailableError
 from dicom_listener.ledger.engine import open_engine
+from dicom_listener.ledger.prepared import Prepared
 from dicom_listener.migrations import LATEST, find_version, migrate
 from dicom_listener.schema import holds, studies
 
@@ -22,7 +23,7 @@ _TO_BE_REPEATED: Final = frozenset(
     }
 )  # PostgreSQL, appendix A
 
-_LOCK_STUDY: Final = (
+_LOCK_STUDY: Final = Prepared(
     sa.select(studies).where(studies.c.study_instance_uid == sa.bindparam("of_study")).with_for_update()
 )
 
@@ -143,7 +144,7 @@ def all_rows(connection: Connection, statement: sa.Select[Any]) -> list[RowMappi
 
 def lock_study(connection: Connection, study_instance_uid: str) -> RowMapping | None:
     """Give the row of a study, or None, and let nobody else change it until the transaction ends."""
-    return first_row(connection, _LOCK_STUDY, {"of_study": study_instance_uid})
+    return _LOCK_STUDY.first(connection, of_study=study_instance_uid)
 
 
 def _may_be_repeated(cause: BaseException | None) -> bool:

@@ -8,6 +8,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from dicom_listener.errors import ConflictingInstanceError, ListenerError, SpoolUnavailableError
 from dicom_listener.ledger.arrivals import Arrival, SpoolFiles
 from dicom_listener.ledger.database import first_row, lock_study
+from dicom_listener.ledger.prepared import Prepared
 from dicom_listener.ledger.records import (
     ConflictKind,
     ConflictPolicy,
@@ -38,14 +39,13 @@ _LOST: Final = frozenset({FileState.MISSING, FileState.DAMAGED})
 _IS_THIS: Final = (instances.c.study_instance_uid == sa.bindparam("of_study")) & (
     instances.c.sop_instance_uid == sa.bindparam("of_instance")
 )
-_KNOWN: Final = sa.select(instances).where(_IS_THIS)
-_IS_ELSEWHERE: Final = sa.select(
-    sa.exists().where(
-        (instances.c.sop_instance_uid == sa.bindparam("of_instance"))
-        & (instances.c.study_instance_uid != sa.bindparam("of_study"))
-    )
+_KNOWN: Final = Prepared(sa.select(instances).where(_IS_THIS))
+_ELSEWHERE: Final = Prepared(
+    sa.select(instances.c.study_instance_uid)
+    .where(instances.c.sop_instance_uid == sa.bindparam("of_instance"))
+    .where(instances.c.study_instance_uid != sa.bindparam("of_study"))
 )
-_ENTER: Final = instances.insert()
+_ENTER: Final = Prepared(instances.insert())
 
 
 def record(
@@ -72,7 +72,7 @@ def record(
         return SpoolUnavailableError("The file was deleted while it was being received: send it again")
     if study is None:
         connection.execute(studies.insert().values(**first_round(arrival)))
-    known = first_row(connection, _KNOWN, arrival.parameters)
+    known = _KNOWN.first(connection, **arrival.parameters)
     if known is None:
         outcome = _enter(connection, arrival, study)
     elif known["sha256"] == spooled.sha256:
@@ -105,11 +105,11 @@ def record(
 
 
 def _enter(connection: Connection, arrival: Arrival, study: RowMapping | None) -> RecordOutcome:
-    if connection.scalar(_IS_ELSEWHERE, arrival.parameters):
+    if _ELSEWHERE.first(connection, **arrival.parameters) is not None:
         note_conflict(connection, arrival, ConflictKind.OTHER_STUDY)
     note_arrival(connection, arrival, study)
-    row = {**arrival.key, **_content(arrival.instance.spooled), "received_at": arrival.now}
-    connection.execute(_ENTER, row)
+    content = _content(arrival.instance.spooled)
+    _ENTER.change(connection, **arrival.key, **content, received_at=arrival.now)
     return RecordOutcome.NEW
 
 

@@ -6,12 +6,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from dicom_listener.ledger.arrivals import Arrival
+from dicom_listener.ledger.prepared import Prepared
 from dicom_listener.ledger.records import ConflictKind, Resolution, StudyState
 from dicom_listener.schema import conflicts, holds, studies
 
 # Built once: building a statement takes several times as long as running it.
-_CHANGE_STUDY: Final = studies.update().where(studies.c.study_instance_uid == sa.bindparam("of_study"))
-_EXTEND_HOLD: Final = (
+_CHANGE_STUDY: Final = Prepared(
+    studies.update().where(studies.c.study_instance_uid == sa.bindparam("of_study"))
+)
+_EXTEND_HOLD: Final = Prepared(
     holds.update()
     .where(holds.c.association == sa.bindparam("of_association"))
     .where(holds.c.study_instance_uid == sa.bindparam("of_study"))
@@ -79,7 +82,7 @@ def send_round_again(
         }
     elif is_changed:
         values["revision"] = study["revision"] + 1
-    connection.execute(_CHANGE_STUDY, {"of_study": study["study_instance_uid"], **values})
+    _CHANGE_STUDY.change(connection, of_study=study["study_instance_uid"], **values)
 
 
 def note_conflict(
@@ -117,9 +120,10 @@ def note_conflict(
 def hold(connection: Connection, arrival: Arrival) -> None:
     """Let the arrival's association hold its study."""
     uid = arrival.instance.study_instance_uid
-    which = {"of_association": arrival.association, "of_study": uid}
-    extended = connection.execute(_EXTEND_HOLD, {**which, "hold_until": arrival.hold_until})
-    if extended.rowcount == 0:
+    extended = _EXTEND_HOLD.change(
+        connection, of_association=arrival.association, of_study=uid, hold_until=arrival.hold_until
+    )
+    if not extended:
         connection.execute(
             holds.insert().values(
                 association=arrival.association, study_instance_uid=uid, hold_until=arrival.hold_until
