@@ -15,8 +15,9 @@ from beam_jobs.records import Reason
 Samples = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 
-_RED, _GREEN, _BLUE, _HALF = 19595, 38470, 7471, 1 << 15
-"""ITU-R BT.601 weights x 65536, as libjpeg has them, so that every decoder's grey is the same."""
+_WEIGHTS: Final = np.array([19595, 38470, 7471], np.float32) / np.float32(65536)
+"""Of red, green and blue (ITU-R BT.601), in 65536ths as libjpeg has them, so that every decoder's grey is
+the same: each product and sum has at most 24 bits, so float32 computes them exactly."""
 
 _WHITE: Final = 255
 _NEUTRAL: Final = 128
@@ -64,9 +65,8 @@ def rgb_to_luminance(rgb: Samples) -> Bytes:
     Returns:
         [...], uint8.
     """
-    wide = rgb.astype(np.uint32)
-    grey = (wide[..., 0] * _RED + wide[..., 1] * _GREEN + wide[..., 2] * _BLUE + _HALF) >> 16
-    return grey.astype(np.uint8)
+    grey: Bytes = (rgb.astype(np.float32) @ _WEIGHTS + np.float32(0.5)).astype(np.uint8)
+    return grey
 
 
 class _Range:
