@@ -204,7 +204,10 @@ class GuardedDul(DULServiceProvider):  # type: ignore[misc]  # pynetdicom has no
     def _receive(self) -> None:
         """Take what the peer sends, or wait until there is something to do."""
         try:
-            if not self._take_pdu() and not self._fill():
+            while self._take_pdu():
+                if self.event_queue.queue or self.to_provider_queue.queue:
+                    return
+            if not self._fill():
                 self._wait()
         except BreachError as error:
             self._messages.discard()

@@ -22,6 +22,9 @@ from dicom_listener.guard import Breach, BreachError, PduType
 PDU_HEADER_BYTES: Final = 6
 _PDU_HEADER: Final = struct.Struct(">BBL")
 _PDV_HEADER: Final = struct.Struct(">LBB")
+_BUFFER_BYTES: Final = 512 * 1024
+"""Several PDUs for each call of the system; they are looked at where they came to lie."""
+
 NOT_NOW: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 """What a socket that does not block raises when there is nothing to do now."""
 IS_COMMAND: Final = 1
@@ -97,7 +100,7 @@ class PduReader:
     def __init__(self, connection: socket.socket, capacity_bytes: int) -> None:
         self._connection = connection
         self._capacity_bytes = capacity_bytes
-        self._buffer = memoryview(bytearray(2 * capacity_bytes))  # so that most PDUs lie where they came
+        self._buffer = memoryview(bytearray(max(_BUFFER_BYTES, 2 * capacity_bytes)))
         self._start = self._end = 0
 
     @property
