@@ -17,11 +17,10 @@ from pydicom.dataelem import RawDataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID
 
 from beam_jobs.deid import RejectedError
 from beam_jobs.deid.profile import DeidentifiedDataset, DeidOptions, deidentify_dataset
-from beam_jobs.deid.profile.table import ALLOW_LIST_FILE, read_table
+from beam_jobs.deid.profile.table import ALLOW_LIST_FILE, attribute_rules, read_table
 from beam_jobs.deid.quiet import quiet_pydicom
 from tests import marks
 from tests.made_files import PLACEMENT, PSEUDONYMIZER, header
@@ -49,9 +48,15 @@ SEQUENCES = [number for number in PUBLIC if marks.vr_of(number) == "SQ"]
 ALLOWED_SEQUENCES = [
     int(Tag(row["keyword"])) for row in read_table(ALLOW_LIST_FILE) if row["kind"] in {"sequence", "codes"}
 ]
+NAMED = [
+    *(rule.tag_number for rule in attribute_rules() if not rule.is_pattern and rule.tag_number in PUBLIC),
+    *(int(Tag(row["keyword"])) for row in read_table(ALLOW_LIST_FILE)),
+]
+"""What the plans name: taken more often than the thousands of others, which are all treated alike."""
+
 PRIVATE = [0x00091001, 0x200D1001, 0x7FE11010, 0x00290010]
 VRS = [vr for vr in marks.VALUES if vr not in {"AT", "AS", "TM"}]
-QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def encoded(ds: Dataset) -> bytes:
@@ -73,22 +78,24 @@ def bytes_of(vr: str) -> bytes:
 BYTES = {vr: bytes_of(vr) for vr in marks.VALUES}
 
 
-@st.composite
-def marked(draw: st.DrawFn, depth: int = 2) -> Dataset:
-    """Draw a dataset with marks as a file may hold them, some of another kind than their tag says."""
+def marked(chance: random.Random, depth: int = 2) -> Dataset:
+    """Make a dataset with marks as a file may hold them, some of another kind than their tag says.
+
+    Drawn from a seed, because a dataset of hundreds of elements is more than Hypothesis likes to draw.
+    """
+    tags = [*chance.sample(NAMED, 150), *chance.sample(PUBLIC, 50)]
+    own = [(number, marks.vr_of(number)) for number in tags]
+    others = [(number, chance.choice(VRS)) for number in [*chance.sample(NAMED, 20), *PRIVATE]]
     elements: dict[BaseTag, Any] = {}
-    own = [(number, marks.vr_of(number)) for number in draw(st.lists(st.sampled_from(PUBLIC), max_size=12))]
-    others = draw(st.lists(st.tuples(st.sampled_from([*PUBLIC, *PRIVATE]), st.sampled_from(VRS)), max_size=6))
     for number, vr in [*own, *others]:
         if vr in BYTES:
-            value, is_implicit = BYTES[vr], draw(st.booleans())
-            tag = Tag(number)
+            tag, value, is_implicit = Tag(number), BYTES[vr], chance.random() < 0.5
             elements[tag] = RawDataElement(
                 tag, None if is_implicit else vr, len(value), value, 0, is_implicit, True
             )
     if depth:
-        for number in draw(st.lists(st.sampled_from([*SEQUENCES, *ALLOWED_SEQUENCES * 3]), max_size=3)):
-            items = draw(st.lists(marked(depth - 1), min_size=1, max_size=2))
+        for number in [*chance.sample(ALLOWED_SEQUENCES, 3), *chance.sample(SEQUENCES, 2)]:
+            items = [marked(chance, depth - 1) for _ in range(chance.randint(1, 2))]
             elements[Tag(number)] = pydicom.DataElement(number, "SQ", Sequence(items))
     return Dataset(elements)
 
@@ -98,9 +105,10 @@ def run(ds: Dataset, options: DeidOptions) -> DeidentifiedDataset:
 
 
 @QUICK
-@given(ds=marked(), options=OPTIONS, sop_class=SOP_CLASSES)
-def test_no_mark_comes_out_of_any_element(ds: Dataset, options: DeidOptions, sop_class: str) -> None:
-    ds.SOPClassUID = UID(sop_class)
+@given(seed=st.integers(0, 2**32), options=OPTIONS, sop_class=SOP_CLASSES)
+def test_no_mark_comes_out_of_any_element(seed: int, options: DeidOptions, sop_class: str) -> None:
+    ds = marked(random.Random(seed))
+    ds[Tag("SOPClassUID")] = marks.element(0x00080016, "UI", sop_class)
     done = run(ds, options)
     assert marks.find_marks(encoded(done.ds)) == []
     assert marks.WORD not in "".join(f"{action.place}{action.code}{action.rule}" for action in done.actions)

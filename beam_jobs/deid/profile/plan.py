@@ -45,6 +45,7 @@ _FUNCTIONS: Final[Mapping[str, ValueFunction]] = {
     "image_type": values.keep_image_type,
     "manufacturer": values.name_manufacturer,
     "palette": numbers.keep_palette,
+    "segments": numbers.keep_segments,
     "tag": values.keep_tags,
     "uid": values.hash_uids,
 }

@@ -456,6 +456,41 @@ def test_a_palette_stays_unless_a_name_is_in_it(table: bytes, kept: bool) -> Non
     assert ("RedPaletteColorLookupTableData" in clean(ds)) == kept
 
 
+@pytest.mark.parametrize(
+    ("table", "kept"),
+    [
+        (struct.pack("<9H", 0, 1, 0, 1, 255, 65535, 2, 1, 0)[:12], True),
+        (struct.pack("<7H", 0, 2, 7, 9, 2, 1, 0) + struct.pack("<H", 0), True),
+        (bytes((0, 1, 0, 1, 255, 255)), True),
+        (bytes((0, 1, 0, 3, 255, 0)), False),
+        (struct.pack("<I", 19670809), False),
+        (struct.pack("<2H", 0, 0), False),
+        (struct.pack("<3H", 0, 9, 1), False),
+        (struct.pack("<10H", 0, 8, *b"DOE^JANE"), False),
+        (b"", False),
+    ],
+)
+def test_a_table_in_segments_stays_where_it_is_one(table: bytes, kept: bool) -> None:
+    ds = header(SegmentedRedPaletteColorLookupTableData=table)
+    assert bool(clean(ds).get("SegmentedRedPaletteColorLookupTableData")) == kept
+
+
+@pytest.mark.parametrize(
+    "table", [struct.pack("<I", 19670809), b"19670809" * 8, b"1.2.840.113619.2.391.1.19670809 "]
+)
+def test_what_is_too_short_or_an_identifier_is_no_palette(table: bytes) -> None:
+    assert "RedPaletteColorLookupTableData" not in clean(header(RedPaletteColorLookupTableData=table))
+
+
+@pytest.mark.parametrize(
+    "hidden", [b"19670809", b"DOE JANE", struct.pack("<q", 19670809), struct.pack("<4H", *b"JANE")]
+)
+def test_what_is_written_into_the_bytes_of_a_number_is_removed(hidden: bytes) -> None:
+    tag = Tag("PhysicalDeltaX")
+    ds = Dataset({tag: RawDataElement(tag, None, 8, hidden, 0, True, True)})
+    assert "PhysicalDeltaX" not in clean(ds)
+
+
 @pytest.mark.parametrize("numbers", [[68, 79, 69, 74, 65, 78, 69], [float(letter) for letter in b"DOE^JANE"]])
 def test_numbers_that_are_letters_are_removed(numbers: list[float]) -> None:
     ds = header(FrameTimeVector=[str(number) for number in numbers], DepthsOfFocus=numbers)
@@ -550,11 +585,11 @@ def test_a_header_is_the_same_in_every_encoding(transfer_syntax: pydicom.uid.UID
     )
     ds.SequenceOfUltrasoundRegions[0].PhysicalDeltaX = 0.0125
     ds.FrameIncrementPointer = 0x00181063
-    ds.RedPaletteColorLookupTableData = struct.pack("<4H", 0, 256, 512, 1024)
+    ds.RedPaletteColorLookupTableData = struct.pack("<16H", *range(0, 4096, 256))
     expected = encoded(clean(ds))
     ds.file_meta.TransferSyntaxUID = transfer_syntax
     if transfer_syntax == ExplicitVRBigEndian:
-        ds.RedPaletteColorLookupTableData = struct.pack(">4H", 0, 256, 512, 1024)
+        ds.RedPaletteColorLookupTableData = struct.pack(">16H", *range(0, 4096, 256))
     buffer = BytesIO()
     dcmwrite(buffer, ds, enforce_file_format=True)
     assert encoded(clean(pydicom.dcmread(BytesIO(buffer.getvalue())))) == expected
