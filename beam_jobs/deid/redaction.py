@@ -6,6 +6,7 @@ frame in which nothing had to be hidden is not encoded again at all. One decoded
 at a time.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ def _redact(ds: Dataset, path: Path | None, keep: Mask | None, hide: Sequence[Bo
     return _writer_of(source, tones, mask).write()
 
 
-class _Writer:
+class _Writer(ABC):
     """Writes the frames of one instance; each kind of source has its own way.
 
     Attributes:
@@ -117,9 +118,9 @@ class _Writer:
         self.is_reencoded = False
         self.photometric_interpretation = source.pixels.photometric_interpretation
 
+    @abstractmethod
     def frames(self) -> Iterator[bytes]:
         """Give the frames as they may be released."""
-        raise NotImplementedError
 
     def write(self) -> RedactedPixels:
         """Collect the frames.

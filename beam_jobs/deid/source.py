@@ -235,7 +235,8 @@ class PixelSource:
         """Open the fragments as one stream, as video lies in them (PS3.5 A.4.5).
 
         Raises:
-            RejectedError: TRUNCATED_PIXELS or CORRUPT_PIXELS where the encapsulation is broken.
+            RejectedError: TRUNCATED_PIXELS or CORRUPT_PIXELS where the encapsulation is broken,
+                TOO_LARGE for more fragments than any stream has.
         """
         return _FragmentStream(self._place)
 
@@ -355,8 +356,12 @@ class _FragmentStream(io.RawIOBase):
     def __init__(self, place: "_Place") -> None:
         self._opened = place.open()
         self._file = self._opened.__enter__()
-        self._file.seek(place.offset)
-        self._fragments = list(_fragment_places(self._file))
+        try:
+            self._file.seek(place.offset)
+            self._fragments = list(_fragment_places(self._file))
+        except RejectedError:
+            self.close()
+            raise
         self._length = sum(length for _, length in self._fragments)
         self._position = 0
 

@@ -161,6 +161,16 @@ def test_a_video_in_a_broken_encapsulation_is_refused() -> None:
     assert refused(ds) is Reason.CORRUPT_PIXELS
 
 
+def test_a_stream_in_more_fragments_than_any_has_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(clip(video("mpeg2video", "mpegts"), MPEG2MPML), tmp_path / "instance.dcm")
+    monkeypatch.setattr("beam_jobs.deid.source.MAX_FRAGMENTS", 1)
+    with pytest.raises(RejectedError) as raised:
+        list(grey_frames(clean(path)))
+    assert raised.value.reason is Reason.TOO_LARGE
+
+
 def test_a_redacted_video_is_a_jpeg_for_each_frame_without_what_was_beside_the_image() -> None:
     marked = PICTURE.copy()
     marked[:, 2:12, 5:150:3] = 255
