@@ -553,11 +553,9 @@ def main() -> None:
             print(f"{name}:")
             for count in Counts.__slots__:
                 print(f"  {count:26}{getattr(counts, count):>14,}")
-    if options.report is not None:
-        command = (
-            f"python -m benchmarks.crash --rounds {rounds} --seed {options.seed} --report {options.report}"
-        )
-        write_report(options.report, command, options.machine, runs)
+        if options.report is not None:
+            words = f"--rounds {rounds} --seed {options.seed} --report {options.report}"
+            write_report(options.report, f"python -m benchmarks.crash {words}", options.machine, runs)
 
 
 if __name__ == "__main__":
