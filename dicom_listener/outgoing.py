@@ -3,9 +3,10 @@
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Self
 
 from pynetdicom import AE, _config, evt
@@ -49,12 +50,13 @@ class Caller:
     Attributes:
         ae_title: ours.
         timeout_s: for the connection, the negotiation, and each answer.
-        ssl_context: for peers that are called over TLS.
+        make_context: gives what it takes to call over TLS; called for each association, so that a renewed
+            certificate is used. None without TLS.
     """
 
     ae_title: str
     timeout_s: float
-    ssl_context: ssl.SSLContext | None = None
+    make_context: Callable[[], ssl.SSLContext] | None = None
     _open: set[Association] = field(default_factory=set)
     _stopped: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -66,9 +68,11 @@ class Caller:
         Raises:
             StartRefusedError: if a peer is called over TLS and the TLS files cannot be used.
         """
-        has_tls = any(peer.tls for peer in settings.peers) and settings.has_tls
-        context = _client_context(settings) if has_tls else None
-        return cls(settings.ae_title, settings.peer_timeout_s, context)
+        make_context = None
+        if settings.has_tls and any(peer.tls for peer in settings.peers):
+            make_context = partial(_client_context, settings)
+            make_context()  # what is wrong with the files is told now, not in the night
+        return cls(settings.ae_title, settings.peer_timeout_s, make_context)
 
     @contextmanager
     def associated(
@@ -118,6 +122,17 @@ class Caller:
         for assoc in still_open:
             _cut(assoc)
 
+    def _context_for(self, peer: Peer) -> ssl.SSLContext:
+        if self.make_context is None:
+            raise PeerUnreachableError(
+                f"{peer.name} is called over TLS and no TLS is configured: set the TLS settings of "
+                "[listener], or tls = false for this peer"
+            )
+        try:
+            return self.make_context()
+        except StartRefusedError as error:
+            raise PeerUnreachableError(f"{peer.name} was not called: {error}") from error
+
     def _on_connected(self, event: Event) -> None:
         with self._lock:
             self._open.add(event.assoc)
@@ -134,11 +149,6 @@ class Caller:
         _config.LOG_HANDLER_LEVEL = "none"  # its log lines hold what peers sent
         if self._stopped.is_set():
             raise PeerUnreachableError(f"{peer.name} was not called: we are stopping")
-        if peer.tls and self.ssl_context is None:
-            raise PeerUnreachableError(
-                f"{peer.name} is called over TLS and no TLS is configured: set the TLS settings of "
-                "[listener], or tls = false for this peer"
-            )
         ae = _CallingAE(ae_title=self.ae_title)
         ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = self.timeout_s
         assoc = ae.associate(
@@ -147,7 +157,7 @@ class Caller:
             contexts=list(contexts),
             ae_title=peer.ae_title,
             ext_neg=list(roles),
-            tls_args=(self.ssl_context, peer.host) if peer.tls else None,
+            tls_args=(self._context_for(peer), peer.host) if peer.tls else None,
             evt_handlers=[(evt.EVT_CONN_OPEN, self._on_connected), *handlers],
         )
         if not assoc.is_established:

@@ -87,6 +87,30 @@ def test_a_peer_whose_certificate_we_do_not_trust_is_not_called(
             pass
 
 
+def test_a_renewed_certificate_is_used_and_a_broken_one_is_told(
+    tmp_path: Path, authority: Authority, ours: Issued, other: Issued
+) -> None:
+    own = Issued(tmp_path / "own.pem", tmp_path / "own.key")
+
+    def install(issued: Issued) -> None:
+        own.certificate.write_bytes(issued.certificate.read_bytes())
+        own.key.write_bytes(issued.key.read_bytes())
+
+    with Listener(with_tls(tmp_path / "peer", authority, ours)) as listener:
+        assert listener.tls_port is not None
+        peer = Peer(name="p", ae_title="ECHOBEAM", host="localhost", port=listener.tls_port, tls=True)
+        install(other)
+        caller = Caller.of(with_tls(tmp_path, authority, own, peer))
+        with pytest.raises(PeerUnreachableError), caller.associated(peer, ECHO):
+            pass
+        install(ours)
+        with caller.associated(peer, ECHO) as assoc:
+            assert assoc.send_c_echo().Status == 0
+        own.key.write_text("no PEM")
+        with pytest.raises(PeerUnreachableError, match="PEM"), caller.associated(peer, ECHO):
+            pass
+
+
 def test_files_that_are_no_certificates_refuse_the_start(tmp_path: Path, authority: Authority) -> None:
     for name in ("certificate", "key"):
         (tmp_path / name).write_text("no PEM")
