@@ -177,8 +177,7 @@ def _real(name: str, most_frames: int) -> Base:
         ds = pydicom.dcmread(real_file(name))
         # pydicom makes RGB of YBR.
         frames = ds.pixel_array.reshape(-1, ds.Rows, ds.Columns, ds.SamplesPerPixel)
-    step = max(1, len(frames) // most_frames)
-    rgb = np.ascontiguousarray(np.broadcast_to(frames, (*frames.shape[:3], 3))[::step][:most_frames])
+    rgb = np.ascontiguousarray(np.broadcast_to(frames, (*frames.shape[:3], 3))[:most_frames])
     image, above, beside = _IMAGES[name]
     return Base(ds, rgb, image, above, beside, ds.file_meta.TransferSyntaxUID.is_compressed)
 

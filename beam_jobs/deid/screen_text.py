@@ -8,7 +8,7 @@ looked at by itself: what is brighter in it than in any other may be text that c
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +46,21 @@ _LEAST_FLASH_PX: Final = 6
 _UNUSUAL: Final = 4.0
 """Median absolute deviations that a frame's count must lie above the median."""
 
-_STILL_INK_RATIO: Final = 0.85
-_DOUBTFUL: Final = 25.0
+_FLAT_RATIO: Final = 0.85
+"""Letters have one colour: most of their pixels are as bright as the brightest of them, to this part."""
+
+_LEAST_FLAT_RATIO: Final = 0.5
+_LETTER_HEIGHT_RATIO: Final = 0.35
+_FEWEST_LETTERS: Final = 2
+"""A line is one piece; letters are several, though some run together in a lossy picture."""
+
+_TALLEST_ROWS_RATIO: Final = 1 / 18
+_DOUBTFUL_LETTERS: Final = 3
+"""So many letters may be a word whatever the program's confidence, if they look like letters."""
+
+_CERTAIN: Final = 85.0
+"""From this confidence on a word is one whatever it looks like."""
+
 _LETTER_ROWS_RATIO: Final = 1 / 60
 _REACH_LETTERS: Final = 12
 _MARGIN_ROWS_RATIO: Final = 1 / 120
@@ -85,11 +98,11 @@ class TextFinder:
         """
         boxes: dict[Box, None] = {}
         is_doubtful = False
-        for word, rows in self._read(small, keep, decode):
-            if word.confidence < _DOUBTFUL or (word.confidence < LEGIBLE and len(word.text) < 3):
-                continue
-            is_doubtful |= word.confidence < LEGIBLE
-            boxes[_widened(word.box, max(2, round(rows * _MARGIN_ROWS_RATIO)))] = None
+        for look in self._looks(small, keep, decode):
+            margin = max(2, round(len(look.picture) * _MARGIN_ROWS_RATIO))
+            sure, doubtful = self._judged(look, keep)
+            is_doubtful |= bool(doubtful)
+            boxes |= dict.fromkeys(_widened(box, margin) for box in (*sure, *doubtful))
         return FoundText(tuple(boxes), is_doubtful)
 
     def read(self, small: Grey, keep: Mask, decode: Decode) -> list[Word]:
@@ -98,17 +111,34 @@ class TextFinder:
         Raises:
             OcrError: if the program for reading fails.
         """
-        return [word for word, _ in self._read(small, keep, decode)]
+        looks = self._looks(small, keep, decode)
+        return [word for look in looks for word in self.words_in(look.picture, keep)]
 
-    def _read(self, small: Grey, keep: Mask, decode: Decode) -> Iterator[tuple[Word, int]]:
-        """Yield each word, and the height in pixels of the frame that it is in."""
+    def _judged(self, look: "_Look", keep: Mask) -> tuple[list[Box], list[Box]]:
+        """Give the boxes of what was read, and of what looks like letters that could not be read well."""
+        words = self.words_in(look.picture, keep)
+        ink = strokes(np.where(_enlarged(keep, look.picture.shape), look.picture, 0))
+        sure = [
+            word.box
+            for word in words
+            if word.confidence >= _CERTAIN
+            or (word.confidence >= LEGIBLE and _is_like_letters(look, ink, word.box))
+        ]
+        candidates = [
+            word.box for word in words if word.confidence < LEGIBLE and len(word.text) >= _DOUBTFUL_LETTERS
+        ]
+        if look.is_flash:
+            candidates += _stretches(ink)
+        doubtful = [box for box in candidates if box not in sure and _is_like_letters(look, ink, box)]
+        return sure, doubtful
+
+    @staticmethod
+    def _looks(small: Grey, keep: Mask, decode: Decode) -> Iterator["_Look"]:
         places = np.unique(np.linspace(0, len(small) - 1, STILL_FRAMES).astype(int)).tolist()
         flashes = flashing_frames(small, keep)
         wanted = sorted({*places, *flashes})
         brightness = dict(zip(wanted, map(_brightest_channel, decode(wanted)), strict=False))
-        for picture in _pictures(brightness, places, flashes) if brightness else ():
-            for word in self.words_in(picture, keep):
-                yield word, picture.shape[0]
+        return _pictures(brightness, places, flashes)
 
     def words_in(self, picture: Grey, keep: Mask | None = None) -> list[Word]:
         """Read a picture [H, W] if it has anything like strokes; scaled up where it is small.
@@ -130,19 +160,58 @@ class TextFinder:
         return [word._replace(box=_whole_line(word.box, lines)) for word in words if _has_ink(ink, word.box)]
 
 
-def _pictures(brightness: dict[int, Grey], places: list[int], flashes: list[int]) -> Iterator[Grey]:
+class _Look(NamedTuple):
+    """A picture to read.
+
+    Attributes:
+        seen: the frame that it was made from, or itself.
+        is_flash: whether it is what one frame has and no other.
+    """
+
+    picture: Grey
+    seen: Grey
+    is_flash: bool
+
+
+def _pictures(brightness: dict[int, Grey], places: list[int], flashes: list[int]) -> Iterator[_Look]:
     """Make the pictures to read out of the brightness of some frames."""
     spread = [brightness[place] for place in places if place in brightness]
-    if len(spread) > 1:
-        yield np.min(spread, axis=0)
+    if spread:
+        # Of a still this is the picture itself. Where too much is bright, its brightest alone is read too.
+        darkest = np.min(spread, axis=0)
+        yield _Look(darkest, darkest, is_flash=False)
+        yield _Look(np.where(darkest >= _FLAT_RATIO * darkest.max(), darkest, 0), darkest, is_flash=False)
     for place in flashes:
         others = [other for at, other in brightness.items() if at != place]
         if place in brightness and others:
-            yield brightness[place] - np.minimum(brightness[place], np.max(others, axis=0))
-    if len(spread) == 1:
-        # Nothing moves in a still: the picture as it is, and its brightest alone.
-        yield spread[0]
-        yield np.where(spread[0] >= _STILL_INK_RATIO * spread[0].max(), spread[0], 0)
+            frame = brightness[place]
+            yield _Look(frame - np.minimum(frame, np.max(others, axis=0)), frame, is_flash=True)
+
+
+def _stretches(ink: Mask) -> list[Box]:
+    """List the boxes of stretches of ink that are long enough for a word."""
+    lines = _lines(ink)
+    found = []
+    for rows, columns in ndimage.find_objects(lines):
+        box = Box(columns.start, rows.start, columns.stop, rows.stop)
+        if (
+            ink[rows, columns].sum() >= _LEAST_INK_PX
+            and columns.stop - columns.start > rows.stop - rows.start
+        ):
+            found.append(box)
+    return found
+
+
+def _is_like_letters(look: _Look, ink: Mask, box: Box) -> bool:
+    """Say whether ink has the height of letters, their number and, unlike tissue, one brightness."""
+    height = box.bottom - box.top
+    inside = (slice(box.top, box.bottom), slice(box.left, box.right))
+    letters = ndimage.find_objects(ndimage.label(ink[inside], np.ones((3, 3)))[0])
+    tall = [rows for rows, _ in letters if rows.stop - rows.start >= _LETTER_HEIGHT_RATIO * height]
+    if height > _TALLEST_ROWS_RATIO * len(ink) or len(tall) < (1 if look.is_flash else _FEWEST_LETTERS):
+        return False
+    values = look.seen[inside][ink[inside]]
+    return float((values >= _FLAT_RATIO * values.max()).mean()) >= _LEAST_FLAT_RATIO
 
 
 def strokes(picture: Grey) -> Mask:
