@@ -43,6 +43,8 @@ check: install  ## everything CI runs
 bench: install  ## quick run of every benchmark
 	$(BIN)/python -m benchmarks.pipeline --quick
 	$(BIN)/python -m benchmarks.phantom --quick
+	$(BIN)/python -m benchmarks.receive --quick
+	$(BIN)/python -m benchmarks.fuzz --quick
 	$(BIN)/python -m benchmarks.deid_headers --quick
 	$(BIN)/python -m benchmarks.deid_frames --quick
 	$(BIN)/python -m benchmarks.ledger --quick
