@@ -9,7 +9,9 @@ header is held by what comes out.
     reading      the allow-listed elements of a file
     headers      → ClipHeader
     regions      where the header says the image is
-    source       where the encoded pixels are; limits
+    pixel_format how the header describes its pixels; limits
+    source       where the encoded pixels are
+    fragments    encapsulated pixels → frames, or one stream
     codestream   size of a compressed frame before it is decoded
     decoders     encoded frames → luminance 120 x 160, or colour at full size
     frame_codecs JPEG Lossless, JPEG-LS, JPEG 2000, RLE: one encoded frame → its samples
@@ -35,10 +37,11 @@ from beam_jobs.deid.errors import DeidError, KeyFileError, RejectedError
 from beam_jobs.deid.headers import ULTRASOUND_SOP_CLASSES, read_header
 from beam_jobs.deid.keys import Pseudonymizer
 from beam_jobs.deid.luminance import Tones, tones_of
+from beam_jobs.deid.pixel_format import read_pixel_format
 from beam_jobs.deid.quiet import quiet_pydicom
 from beam_jobs.deid.reading import read_instance, text
 from beam_jobs.deid.regions import RegionMasks, read_regions, region_masks
-from beam_jobs.deid.source import PixelSource, locate_pixels, read_pixel_format
+from beam_jobs.deid.source import PixelSource, locate_pixels
 from beam_jobs.deid.timing import FrameTimes, read_frame_times
 from beam_jobs.records import ClipHeader, Placement, Reason
 

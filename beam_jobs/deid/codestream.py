@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from beam_jobs.deid.errors import RejectedError
-from beam_jobs.deid.source import PixelFormat
+from beam_jobs.deid.pixel_format import PixelFormat
 from beam_jobs.records import Reason
 
 _JPEG_START: Final = b"\xff\xd8"

@@ -21,13 +21,8 @@ from beam_jobs.deid.codestream import is_deep_jpeg, read_frame_size
 from beam_jobs.deid.errors import RejectedError
 from beam_jobs.deid.frame_codecs import CODEC_TRANSFER_SYNTAXES, decode_twelve_bits, samples_decoder_of
 from beam_jobs.deid.luminance import Samples, Tones, rgb_to_luminance
-from beam_jobs.deid.source import (
-    JPEG_TRANSFER_SYNTAXES,
-    VIDEO_TRANSFER_SYNTAXES,
-    PixelFormat,
-    PixelSource,
-    used_bits,
-)
+from beam_jobs.deid.pixel_format import PixelFormat, used_bits
+from beam_jobs.deid.source import JPEG_TRANSFER_SYNTAXES, VIDEO_TRANSFER_SYNTAXES, PixelSource
 from beam_jobs.deid.video import decode_video
 from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS, Reason
 from echo_models.preprocessing import nearest_positions

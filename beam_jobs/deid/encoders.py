@@ -14,7 +14,7 @@ from pydicom.uid import UID
 from beam_jobs.deid.codestream import is_deep_jpeg
 from beam_jobs.deid.errors import RejectedError
 from beam_jobs.deid.luminance import Samples
-from beam_jobs.deid.source import PixelFormat
+from beam_jobs.deid.pixel_format import PixelFormat
 from beam_jobs.records import Reason
 
 VIDEO_JPEG_QUALITY: Final = 95

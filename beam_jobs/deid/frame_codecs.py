@@ -28,8 +28,9 @@ from pydicom.uid import (
 from beam_jobs.deid.codestream import read_frame_size
 from beam_jobs.deid.errors import RejectedError
 from beam_jobs.deid.luminance import Samples
+from beam_jobs.deid.pixel_format import PixelFormat, used_bits
 from beam_jobs.deid.quiet import quiet_pydicom
-from beam_jobs.deid.source import PixelFormat, PixelSource, used_bits
+from beam_jobs.deid.source import PixelSource
 from beam_jobs.records import Reason
 
 SamplesDecoder = Callable[[bytes], tuple[Samples, str]]

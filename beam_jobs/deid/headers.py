@@ -16,9 +16,9 @@ from pydicom.uid import (
     UltrasoundMultiFrameImageStorage,
 )
 
+from beam_jobs.deid.pixel_format import PixelFormat
 from beam_jobs.deid.reading import text, value
 from beam_jobs.deid.regions import DataType, Region, SpatialFormat, need_review
-from beam_jobs.deid.source import PixelFormat
 from beam_jobs.deid.timing import FrameTimes
 from beam_jobs.records import ClipHeader
 

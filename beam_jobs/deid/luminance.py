@@ -8,8 +8,8 @@ from pydicom import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
 from beam_jobs.deid.errors import RejectedError
+from beam_jobs.deid.pixel_format import PixelFormat
 from beam_jobs.deid.reading import number
-from beam_jobs.deid.source import PixelFormat
 from beam_jobs.records import Reason
 
 Samples = npt.NDArray[Any]

@@ -22,12 +22,13 @@ from beam_jobs.deid.decoders import SUPPORTED_TRANSFER_SYNTAXES, NativeDecoder, 
 from beam_jobs.deid.encoders import encode_jpeg, encode_lossless, encode_video_frame, read_jpeg
 from beam_jobs.deid.errors import RejectedError
 from beam_jobs.deid.luminance import Samples, Tones, tones_of
+from beam_jobs.deid.pixel_format import PixelFormat, read_pixel_format
 from beam_jobs.deid.pixels import Mask, find_keep_mask
 from beam_jobs.deid.quiet import quiet_pydicom
 from beam_jobs.deid.reading import text
 from beam_jobs.deid.regions import Box, full_size_mask, read_regions, region_masks
 from beam_jobs.deid.segments import strip_segments
-from beam_jobs.deid.source import PixelFormat, PixelSource, locate_pixels, read_pixel_format
+from beam_jobs.deid.source import PixelSource, locate_pixels
 from beam_jobs.records import Reason
 
 MAX_REDACTED_BYTES: Final = 1 << 31

@@ -13,8 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import pydicom
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
@@ -29,137 +27,21 @@ from pydicom.uid import (
 )
 
 from beam_jobs.deid.errors import RejectedError
+from beam_jobs.deid.fragments import open_stream, read_frames
+from beam_jobs.deid.pixel_format import PixelFormat
 from beam_jobs.deid.quiet import quiet_pydicom
-from beam_jobs.deid.reading import integer, text
 from beam_jobs.records import Reason
-
-MAX_FRAME_SAMPLES: Final = 1 << 26
-"""Rows x columns x samples of one frame: twice a screen of 4K in colour is allowed."""
-
-MAX_FRAMES: Final = 36_000
-"""Ten minutes at 60 frames a second."""
-
-MAX_FRAGMENTS: Final = 1 << 16
-"""Fragments of one video stream; 4 GB of it fit into one."""
-
-MAX_TOTAL_SAMPLES: Final = 1 << 36
-"""Samples of all frames: 36,000 frames of 800 x 600 in colour are allowed, and not much more."""
 
 _BUFFER_BYTES: Final = 1 << 17
 """Read at once: many frames of a small clip, so that each costs no call of the system."""
 
 _PIXEL_DATA: Final = 0x7FE00010
 _FLOAT_PIXEL_DATA: Final = (0x7FE00008, 0x7FE00009)
-_UNDEFINED_LENGTH: Final = 0xFFFFFFFF
-_ITEM: Final = b"\xfe\xff\x00\xe0"
-_SEQUENCE_DELIMITER: Final = b"\xfe\xff\xdd\xe0"
-
-# What only the first fragment of a frame can begin with: entropy-coded data holds no marker, so a
-# fragment of a frame's rest never does (ISO 10918-1 B.1.1.2, 14495-1 D.1, 15444-1 A.3).
-_CODESTREAM_STARTS: Final = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
-_CODESTREAM_END: Final = b"\xff\xd9"
 
 JPEG_TRANSFER_SYNTAXES: Final = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
 
 VIDEO_TRANSFER_SYNTAXES: Final = frozenset({*MPEGTransferSyntaxes, HEVCMP51, HEVCM10P51})
-"""One stream holds all frames of an instance (PS3.5 8.2.5 to 8.2.8, 10.9 to 10.17)."""
-
-_SAMPLES_PER_PIXEL: Final = {
-    "MONOCHROME1": 1,
-    "MONOCHROME2": 1,
-    "PALETTE COLOR": 1,
-    "RGB": 3,
-    "YBR_FULL": 3,
-    "YBR_FULL_422": 3,
-    "YBR_PARTIAL_422": 3,
-    "YBR_PARTIAL_420": 3,
-    "YBR_ICT": 3,
-    "YBR_RCT": 3,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class PixelFormat:
-    """How the header describes a frame: the image pixel module, PS3.3 C.7.6.3."""
-
-    number_of_frames: int
-    rows: int
-    columns: int
-    samples_per_pixel: int
-    bits_allocated: int
-    bits_stored: int
-    high_bit: int
-    is_signed: bool
-    photometric_interpretation: str
-    is_planar: bool
-
-    @property
-    def frame_samples(self) -> int:
-        """Samples of one frame."""
-        return self.rows * self.columns * self.samples_per_pixel
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of a sample, in this machine's order of bytes."""
-        return np.dtype(f"{'i' if self.is_signed else 'u'}{self.bits_allocated // 8}")
-
-
-def read_pixel_format(ds: Dataset) -> PixelFormat:
-    """Read and check the description of the pixels.
-
-    Raises:
-        RejectedError: TOO_LARGE beyond a limit, UNSUPPORTED_PIXELS for a description that is not
-            that of an ultrasound image.
-    """
-    photometric_interpretation = text(ds, "PhotometricInterpretation").upper()
-    bits_allocated = integer(ds, "BitsAllocated") or 0
-    bits_stored = integer(ds, "BitsStored") or bits_allocated
-    high_bit = integer(ds, "HighBit")
-    pixels = PixelFormat(
-        number_of_frames=declared if (declared := integer(ds, "NumberOfFrames")) is not None else 1,
-        rows=integer(ds, "Rows") or 0,
-        columns=integer(ds, "Columns") or 0,
-        samples_per_pixel=integer(ds, "SamplesPerPixel") or 0,
-        bits_allocated=bits_allocated,
-        bits_stored=bits_stored,
-        high_bit=bits_stored - 1 if high_bit is None else high_bit,
-        is_signed=integer(ds, "PixelRepresentation") == 1,
-        photometric_interpretation=photometric_interpretation,
-        is_planar=integer(ds, "PlanarConfiguration") == 1,
-    )
-    if (
-        min(pixels.number_of_frames, pixels.rows, pixels.columns) < 1
-        or pixels.samples_per_pixel != _SAMPLES_PER_PIXEL.get(photometric_interpretation)
-        or bits_allocated not in {8, 16}
-        or not 1 <= bits_stored <= bits_allocated
-        or not bits_stored <= pixels.high_bit + 1 <= bits_allocated
-    ):
-        raise RejectedError(Reason.UNSUPPORTED_PIXELS)
-    if (
-        pixels.frame_samples > MAX_FRAME_SAMPLES
-        or pixels.number_of_frames > MAX_FRAMES
-        or pixels.frame_samples * pixels.number_of_frames > MAX_TOTAL_SAMPLES
-    ):
-        raise RejectedError(Reason.TOO_LARGE)
-    return pixels
-
-
-def used_bits(samples: npt.NDArray[Any], pixels: PixelFormat) -> npt.NDArray[Any]:
-    """Drop bits that are no pixel's: old overlays are hidden there (PS3.3 C.9.2, retired).
-
-    Args:
-        samples: any shape, as they are stored.
-        pixels: which bits are used.
-
-    Returns:
-        The same shape and type, in this machine's order of bytes where anything was to be dropped.
-    """
-    if pixels.bits_stored == pixels.bits_allocated:
-        return samples
-    above, below = pixels.bits_allocated - 1 - pixels.high_bit, pixels.bits_allocated - pixels.bits_stored
-    # Shifting a signed number down keeps its sign.
-    shifted: npt.NDArray[Any] = (samples.astype(pixels.dtype) << above) >> below
-    return shifted
+"""One stream holds all frames of an instance (PS3.5 8.2.5 and following)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +120,7 @@ class PixelSource:
             RejectedError: TRUNCATED_PIXELS or CORRUPT_PIXELS where the encapsulation is broken,
                 TOO_LARGE for more fragments than any stream has.
         """
-        return _FragmentStream(self._place)
+        return open_stream(self._place.open(), self._place.offset)
 
     def _native_frames(self, file: BinaryIO, wanted: Sequence[int]) -> Iterator[memoryview]:
         """Read into one buffer: to allocate each frame would take longer than to read it."""
@@ -251,51 +133,9 @@ class PixelSource:
             yield buffer
 
     def _encapsulated_frames(self, file: BinaryIO) -> Iterator[bytes]:
-        """Join fragments to frames by what they begin and end with.
-
-        The offset table is not needed for that, and where a cine is cut it names frames that are
-        not there.
-        """
-        is_rle = self.transfer_syntax == RLELossless
-        parts: list[bytes] = []
-        for fragment in self._fragments(file):
-            if parts and fragment.startswith(_CODESTREAM_STARTS):
-                yield b"".join(parts)
-                parts = []
-            parts.append(fragment)
-            # A fragment is padded to even length (PS3.5 A.4).
-            if is_rle or fragment[-8:].rstrip(b"\0").endswith(_CODESTREAM_END):
-                yield b"".join(parts)
-                parts = []
-        if parts:
-            yield b"".join(parts)
-
-    def _fragments(self, file: BinaryIO) -> Iterator[bytes]:
-        pixels = self.pixels
         # No codec makes a frame twice as large as it was.
-        largest = 2 * pixels.rows * pixels.columns * pixels.samples_per_pixel * pixels.bits_allocated // 8 + (
-            1 << 16
-        )
-        is_offset_table = True
-        while True:
-            header = file.read(8)
-            # pydicom leaves the delimiter out in memory; whether frames lack is told by their number.
-            if not header or header[:4] == _SEQUENCE_DELIMITER:
-                return
-            if len(header) < 8:
-                raise RejectedError(Reason.TRUNCATED_PIXELS)
-            (length,) = struct.unpack("<L", header[4:])
-            if header[:4] != _ITEM or (length > largest and not is_offset_table):
-                raise RejectedError(Reason.CORRUPT_PIXELS)
-            if is_offset_table:
-                file.seek(length, io.SEEK_CUR)
-                is_offset_table = False
-                continue
-            fragment = file.read(length)
-            if len(fragment) < length:
-                raise RejectedError(Reason.TRUNCATED_PIXELS)
-            if fragment:
-                yield fragment
+        largest_bytes = 2 * self.pixels.frame_samples * self.pixels.bits_allocated // 8 + (1 << 16)
+        return read_frames(file, largest_bytes=largest_bytes, is_rle=self.transfer_syntax == RLELossless)
 
 
 def locate_pixels(
@@ -348,84 +188,6 @@ def _read_into(file: BinaryIO, buffer: memoryview) -> bool:
             return False
         filled += count
     return True
-
-
-class _FragmentStream(io.RawIOBase):
-    """Fragments joined: readable and seekable, nothing of them is held."""
-
-    def __init__(self, place: "_Place") -> None:
-        self._opened = place.open()
-        self._file = self._opened.__enter__()
-        try:
-            self._file.seek(place.offset)
-            self._fragments = list(_fragment_places(self._file))
-        except RejectedError:
-            self.close()
-            raise
-        self._length = sum(length for _, length in self._fragments)
-        self._position = 0
-
-    def close(self) -> None:
-        if not self.closed:
-            self._opened.__exit__(None, None, None)
-        super().close()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
-        self._position = max(start + offset, 0)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        wanted = self._length if size < 0 else size
-        parts: list[bytes] = []
-        begin = 0
-        for offset, length in self._fragments:
-            inside = self._position - begin
-            if wanted and 0 <= inside < length:
-                self._file.seek(offset + inside)
-                parts.append(self._file.read(min(wanted, length - inside)))
-                self._position += len(parts[-1])
-                wanted -= len(parts[-1])
-            begin += length
-        return b"".join(parts)
-
-
-def _fragment_places(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """List where fragments begin and how long they are, without the offset table."""
-    end = _size(file)
-    is_offset_table = True
-    for _ in range(MAX_FRAGMENTS):
-        header = file.read(8)
-        if not header or header[:4] == _SEQUENCE_DELIMITER:
-            return
-        if len(header) < 8:
-            raise RejectedError(Reason.TRUNCATED_PIXELS)
-        (length,) = struct.unpack("<L", header[4:])
-        if header[:4] != _ITEM:
-            raise RejectedError(Reason.CORRUPT_PIXELS)
-        if file.tell() + length > end:
-            raise RejectedError(Reason.TRUNCATED_PIXELS)
-        if not is_offset_table and length:
-            yield file.tell(), length
-        is_offset_table = False
-        file.seek(length, io.SEEK_CUR)
-    raise RejectedError(Reason.TOO_LARGE)
-
-
-def _size(file: BinaryIO) -> int:
-    here = file.tell()
-    end = file.seek(0, io.SEEK_END)
-    file.seek(here)
-    return end
 
 
 class _Place(NamedTuple):

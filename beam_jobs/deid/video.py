@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_jobs.deid.errors import RejectedError
-from beam_jobs.deid.source import PixelFormat, PixelSource
+from beam_jobs.deid.pixel_format import PixelFormat
+from beam_jobs.deid.source import PixelSource
 from beam_jobs.records import Reason
 
 _CONTAINERS: Final = "mpegts,mpeg,mpegvideo,mov,h264,hevc"

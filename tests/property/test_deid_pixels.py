@@ -15,11 +15,11 @@ from pydicom.uid import RLELossless
 from beam_jobs.deid import RejectedError
 from beam_jobs.deid.hull import convex_hull
 from beam_jobs.deid.morphology import closed, opened
+from beam_jobs.deid.pixel_format import MAX_FRAME_SAMPLES, MAX_FRAMES, MAX_TOTAL_SAMPLES, read_pixel_format
 from beam_jobs.deid.pixels import keep_mask
 from beam_jobs.deid.redaction import redact
 from beam_jobs.deid.regions import RegionMasks, full_size_mask, read_regions
 from beam_jobs.deid.segments import strip_segments
-from beam_jobs.deid.source import MAX_FRAME_SAMPLES, MAX_FRAMES, MAX_TOTAL_SAMPLES, read_pixel_format
 from beam_jobs.frames import grey_frames
 from tests.made_files import as_bytes, burn_in, clean, encapsulated, header, instance, region, speckle_cine
 

@@ -165,7 +165,7 @@ def test_a_stream_in_more_fragments_than_any_has_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(clip(video("mpeg2video", "mpegts"), MPEG2MPML), tmp_path / "instance.dcm")
-    monkeypatch.setattr("beam_jobs.deid.source.MAX_FRAGMENTS", 1)
+    monkeypatch.setattr("beam_jobs.deid.fragments.MAX_FRAGMENTS", 1)
     with pytest.raises(RejectedError) as raised:
         list(grey_frames(clean(path)))
     assert raised.value.reason is Reason.TOO_LARGE
