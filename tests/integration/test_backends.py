@@ -33,16 +33,15 @@ print(keras.backend.backend())
 
 A_PART = (
     "test_training.py::test_one_batch_can_be_learned_by_heart",
-    "test_training.py::test_the_learning_rate_decays_each_epoch",
     "test_gan.py::test_a_budget_bounds_the_steps_of_an_epoch",
-    "test_gan.py::test_generated_frames_are_frames",
     "test_gan.py::test_losses_agree_with_their_formulas",
     "test_bundle.py::test_frames_are_brought_to_the_size_of_the_network",
 )
 
 
 def on_jax(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    # A few steps are over before optimizing them would pay.
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
     return subprocess.run(
         [sys.executable, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
     )
