@@ -299,7 +299,7 @@ def check_tls(configuration: Configuration) -> Iterator[Finding]:
         return
     found = f"our certificate is good for {days:.0f} days; senders' are {settings.tls_client_certificates}"
     if days < FEW_DAYS:
-        yield Finding("TLS", Outcome.WARN, found, "have a new one issued, then restart the listener")
+        yield Finding("TLS", Outcome.WARN, found, "have a new one issued and replace the files")
     elif settings.plain_beside_tls and not settings.is_local:
         yield Finding("TLS", Outcome.WARN, f"{found}; plain DICOM too", "remove plain_beside_tls")
     else:

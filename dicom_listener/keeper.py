@@ -5,17 +5,14 @@ commitments, asks the archive, deletes what may be deleted, and answers those wh
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Self
 
 import structlog
-from prometheus_client import CollectorRegistry
 
-from dicom_listener.capacity import DiskCollector, DiskReserve
-from dicom_listener.commitment import CommitmentProvider
+from dicom_listener.capacity import DiskCollector
 from dicom_listener.commitment_ledger import CommitmentLedger
 from dicom_listener.commitment_sender import CommitmentSender
 from dicom_listener.completion import CompletionRule
@@ -23,67 +20,22 @@ from dicom_listener.errors import RetryLaterError, SpoolUnavailableError
 from dicom_listener.evidence import CompletionEvidence
 from dicom_listener.evidence_ledger import EvidenceLedger
 from dicom_listener.health import serve_http
-from dicom_listener.housekeeping import Housekeeper, completing_studies, extending_holds, sweeping
+from dicom_listener.housekeeping import Housekeeper, completing_studies, sweeping
 from dicom_listener.keeping_metrics import KeepingMetrics, LostFilesCollector
-from dicom_listener.ledger import ConflictPolicy, Ledger
 from dicom_listener.log import describe_error
-from dicom_listener.metrics import LedgerCollector, ListenerMetrics
-from dicom_listener.peer_metrics import CommitmentCollector, PeerMetrics
+from dicom_listener.metrics import LedgerCollector
+from dicom_listener.peer_metrics import CommitmentCollector
 from dicom_listener.receiver import SLOTS_FOLDER
-from dicom_listener.reception import Reception
 from dicom_listener.reconcile import reconcile
 from dicom_listener.retention import PrunedStudy, RetentionRule, pruning
 from dicom_listener.settings import ListenerSettings
 from dicom_listener.shared_metrics import Registries
 from dicom_listener.slots import Slots
 from dicom_listener.spool import Spool
-from dicom_listener.tls import CertificateCollector, certificate_expires_at, server_context
+from dicom_listener.tls import CertificateCollector
+from dicom_listener.tools import Tools
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What each process of a listener works with."""
-
-    reception: Reception
-    peer_metrics: PeerMetrics
-    reserve: DiskReserve
-
-    @classmethod
-    @contextmanager
-    def opened(
-        cls,
-        settings: ListenerSettings,
-        registry: CollectorRegistry,
-        clock: Callable[[], float] = time.time,
-    ) -> Iterator[Self]:
-        """Open the tools of this process for the block; its metrics go to the registry.
-
-        Raises:
-            LedgerUnavailableError: if the ledger cannot be opened.
-            LedgerVersionError: if a newer release made it.
-        """
-        ledger = Ledger(
-            settings.ledger_url,
-            spool=settings.spool,
-            conflict_policy=ConflictPolicy(settings.conflict_policy),
-        )
-        try:
-            reserve = DiskReserve(settings.spool, settings.minimum_free_bytes)
-            reception = Reception(
-                Spool(settings.spool), ledger, ListenerMetrics(registry), clock, capacity=reserve
-            )
-            yield cls(reception, PeerMetrics(registry), reserve)
-        finally:
-            ledger.close()
-
-    def commitment_provider(
-        self, settings: ListenerSettings, wake: Callable[[], None] = lambda: None
-    ) -> CommitmentProvider:
-        """Make what takes requests of storage commitment; `wake` tells who reports."""
-        ledger = CommitmentLedger(self.reception.ledger)
-        return CommitmentProvider(ledger, settings.peers, self.peer_metrics, self.reception.clock, wake)
 
 
 class Keeper:
@@ -151,10 +103,6 @@ class Keeper:
 
     def _start(self, stack: ExitStack) -> None:
         settings, clock = self._settings, self._clock
-        expires_at = None
-        if settings.has_tls:
-            server_context(settings)  # or every receiver would refuse to start, each with the same faults
-            expires_at = certificate_expires_at(settings)
         warn_about(settings)
         stack.enter_context(Spool(settings.spool).receiving())
         Slots(settings.root / SLOTS_FOLDER).clear()
@@ -168,7 +116,7 @@ class Keeper:
         self.sender = stack.enter_context(CommitmentSender(commitments, *peers, clock=clock))
         stack.enter_context(CompletionEvidence(EvidenceLedger(ledger), *peers, clock=clock))
         chores = [
-            extending_holds(reception),
+            *self.tools.receiving_chores(),
             completing_studies(ledger, CompletionRule(settings.quiet_period_s, settings.max_age_s)),
             sweeping(reception.spool, settings.object_timeout_s),
             pruning(settings.spool, ledger, RetentionRule.of(settings), partial(self._note_pruned, keeping)),
@@ -180,7 +128,7 @@ class Keeper:
             LostFilesCollector(ledger),
             CommitmentCollector(commitments, clock),
             DiskCollector(self.tools.reserve),
-            CertificateCollector(expires_at),
+            CertificateCollector(self.tools.tls),
         ):
             served.register(collector)
         health = stack.enter_context(

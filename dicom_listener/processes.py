@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +66,10 @@ def run_processes(settings: ListenerSettings, metrics_folder: Path, *, quiet: bo
         stack.callback(shutil.rmtree, metrics_folder, ignore_errors=True)
         stopping = threading.Event()
 
+        def stop() -> None:
+            stopping.set()
+            supervisor.stop()
+
         def is_receiving() -> bool:
             return not stopping.is_set() and bool(supervisor.ready_services())
 
@@ -75,6 +79,7 @@ def run_processes(settings: ListenerSettings, metrics_folder: Path, *, quiet: bo
         }
         run_folder = (settings.root / RUN_FILE).parent
         supervisor = _supervisor(settings.model_copy(update=ports), run_folder, metrics_folder, quiet=quiet)
+        _on_signals(stop)
         keeper = stack.enter_context(
             Keeper(settings, is_receiving, registries=Registries.of_several_processes(metrics_folder))
         )
@@ -88,17 +93,29 @@ def run_processes(settings: ListenerSettings, metrics_folder: Path, *, quiet: bo
             _log.info("listening", http_port=keeper.http_port, processes=settings.processes, **own)
 
         supervisor.on_ready = announce
-
-        def on_signal(_number: int, _frame: object) -> None:
-            stopping.set()
-            supervisor.stop()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, on_signal)
         code = supervisor.run()
         stopping.set()
     _log.info("stopped")
     return code
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` for each SIGTERM and SIGINT, from a thread that does nothing but wait for them.
+
+    A handler in Python would run only when the main thread wakes, and it may sleep for days. Python's
+    own handler in C runs at once, in whatever thread, and writes to the wake-up descriptor.
+    """
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+
+    def wait(_kept_open: socket.socket) -> None:
+        while reading.recv(1):
+            stop()
+
+    threading.Thread(target=wait, args=(writing,), name="signals", daemon=True).start()
+    signal.set_wakeup_fd(writing.fileno())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)  # or it would end the process
 
 
 @contextmanager

@@ -6,7 +6,7 @@ keeper.
 
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Final, Self
 
@@ -14,14 +14,11 @@ import structlog
 from pynetdicom import AE, evt
 
 from dicom_listener import commitment, scp
-from dicom_listener.admission import Admission, Room
-from dicom_listener.commitment import CommitmentProvider
+from dicom_listener.admission import Admission
 from dicom_listener.errors import PortInUseError
-from dicom_listener.reception import Reception
 from dicom_listener.server import GuardedServer, start_server
-from dicom_listener.settings import ListenerSettings
 from dicom_listener.slots import Slots
-from dicom_listener.tls import server_context
+from dicom_listener.tools import Tools
 
 SLOTS_FOLDER: Final = "run/associations"
 _ABORT_WAIT_S: Final = 5.0
@@ -34,10 +31,8 @@ class Receiver:
     """Receives while its `with` block runs, and drains when it ends.
 
     Args:
-        settings: where to listen, whom to admit, and the limits.
-        reception: what is received goes there.
-        provider: takes requests of storage commitment.
-        room: asked before an association is accepted.
+        tools: settings, spool, ledger and so on.
+        wake: called when there is a commitment to report.
         shares_ports: other processes receive on the same ports (SO_REUSEPORT).
 
     Attributes:
@@ -45,7 +40,6 @@ class Receiver:
         tls_port: where it receives with TLS; None without TLS.
 
     Raises:
-        CertificateError: on entry, if TLS cannot work.
         PortInUseError: on entry, if a port is taken.
     """
 
@@ -53,18 +47,10 @@ class Receiver:
     tls_port: int | None
 
     def __init__(
-        self,
-        settings: ListenerSettings,
-        reception: Reception,
-        provider: CommitmentProvider,
-        room: Room,
-        *,
-        shares_ports: bool = False,
+        self, tools: Tools, *, wake: Callable[[], None] = lambda: None, shares_ports: bool = False
     ) -> None:
-        self._settings = settings
-        self._reception = reception
-        self._provider = provider
-        self._room = room
+        self._tools = tools
+        self._wake = wake
         self._shares_ports = shares_ports
         self._stack = ExitStack()
 
@@ -83,23 +69,22 @@ class Receiver:
         return announced if self.tls_port is None else {**announced, "tls_port": self.tls_port}
 
     def _start(self, stack: ExitStack) -> None:
-        settings = self._settings
-        ssl_context = server_context(settings) if settings.has_tls else None
+        tools, settings = self._tools, self._tools.settings
         slots = Slots(settings.root / SLOTS_FOLDER)
-        admission = Admission(settings, self._reception.metrics, self._room, slots)
+        admission = Admission(settings, tools.reception.metrics, tools.reserve, slots)
         ae = scp.make_application_entity(settings)
         ae.supported_contexts = [*ae.supported_contexts, *commitment.contexts()]
         ae.maximum_associations = _UNLIMITED  # admission counts, and across processes
         handlers = [
             *admission.handlers(),
-            *scp.handlers(self._reception),
-            *commitment.handlers(self._provider),
+            *scp.handlers(tools.reception),
+            *commitment.handlers(tools.commitment_provider(self._wake)),
         ]
         servers: list[GuardedServer] = []
         stack.callback(drain, servers, settings.drain_s)
         self.tls_port = None
-        if ssl_context is not None:
-            server = self._listen(ae, handlers, admission, settings.tls_port, ssl_context)
+        if tools.tls is not None:
+            server = self._listen(ae, handlers, admission, settings.tls_port, tools.tls.context)
             servers.append(server)
             self.tls_port = self.dicom_port = server.server_address[1]
         if settings.has_plain_port:
@@ -118,7 +103,7 @@ class Receiver:
         try:
             return start_server(
                 ae,
-                self._settings,
+                self._tools.settings,
                 handlers,
                 ssl_context=ssl_context,
                 admission=admission,
@@ -126,7 +111,8 @@ class Receiver:
                 port=port,
             )
         except OSError as error:
-            raise port_in_use(self._settings.host, port, error, tls=ssl_context is not None) from error
+            host = self._tools.settings.host
+            raise port_in_use(host, port, error, tls=ssl_context is not None) from error
 
 
 def port_in_use(host: str, port: int, error: OSError, *, tls: bool) -> PortInUseError:

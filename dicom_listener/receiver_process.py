@@ -11,14 +11,14 @@ from contextlib import ExitStack
 import structlog
 from prometheus_client import CollectorRegistry
 
-from dicom_listener.housekeeping import Housekeeper, extending_holds
-from dicom_listener.keeper import Tools
+from dicom_listener.housekeeping import Housekeeper
 from dicom_listener.lifeline import stop_with_supervisor
 from dicom_listener.log import configure_logging
 from dicom_listener.processes import SETTINGS_VARIABLE
 from dicom_listener.receiver import Receiver
 from dicom_listener.runfile import announced
 from dicom_listener.settings import ListenerSettings
+from dicom_listener.tools import Tools
 from dicom_listener.verbs import exit_codes
 
 _log = structlog.get_logger("dicom_listener.receiver")
@@ -42,15 +42,9 @@ def receive(name: str, settings: ListenerSettings) -> None:
     stop_with_supervisor()
     with ExitStack() as stack:
         tools = stack.enter_context(Tools.opened(settings, CollectorRegistry()))
-        reception = tools.reception
-        stack.enter_context(
-            Housekeeper([extending_holds(reception)], settings.housekeeping_s, reception.clock)
-        )
-        receiver = stack.enter_context(
-            Receiver(
-                settings, reception, tools.commitment_provider(settings), tools.reserve, shares_ports=True
-            )
-        )
+        chores = tools.receiving_chores()
+        stack.enter_context(Housekeeper(chores, settings.housekeeping_s, tools.reception.clock))
+        receiver = stack.enter_context(Receiver(tools, shares_ports=True))
         stack.enter_context(announced(settings.root / "run" / f"{name}.json", **receiver.ports()))
         _log.info("receiving", process=name)
         signal.sigwait(signals)

@@ -69,16 +69,8 @@ class Listener:
     def _start(self, stack: ExitStack) -> None:
         settings = self._settings
         keeper = stack.enter_context(Keeper(settings, self._receiving.is_set, clock=self._clock))
-        tools = keeper.tools
-        receiver = stack.enter_context(
-            Receiver(
-                settings,
-                tools.reception,
-                tools.commitment_provider(settings, wake=keeper.sender.wake),
-                tools.reserve,
-            )
-        )
-        self.reception = tools.reception
+        receiver = stack.enter_context(Receiver(keeper.tools, wake=keeper.sender.wake))
+        self.reception = keeper.tools.reception
         self.dicom_port, self.tls_port = receiver.dicom_port, receiver.tls_port
         self.http_port = keeper.http_port
         stack.enter_context(announced(settings.root / RUN_FILE, http_port=self.http_port, **receiver.ports()))

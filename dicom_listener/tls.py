@@ -7,21 +7,26 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dicom_listener.errors import CertificateError
+from dicom_listener.log import describe_error
 from dicom_listener.settings import ListenerSettings
 
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: forward secrecy and authenticated encryption only (RFC 9325, 4.2). TLS 1.3 has no others."""
 
+_DAY_S: Final = 86400.0
 _CLIENT_CERTIFICATES: Final = {
     "required": ssl.CERT_REQUIRED,
     "optional": ssl.CERT_OPTIONAL,
     "none": ssl.CERT_NONE,
 }
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+_log = structlog.get_logger(__name__)
 
 
 def server_context(settings: ListenerSettings, *, clock: Callable[[], float] = time.time) -> ssl.SSLContext:
@@ -84,21 +89,78 @@ def certificate_expires_at(settings: ListenerSettings) -> float:
     return float(ssl.cert_time_to_seconds(str(certificate["notAfter"])))
 
 
+class ServerTls:
+    """TLS of a running server, which follows its files: a renewed certificate is used without a restart.
+
+    Attributes:
+        context: for the server.
+        expires_at: when our certificate ends, seconds since the epoch.
+
+    Raises:
+        CertificateError: when made, with every fault.
+    """
+
+    def __init__(self, settings: ListenerSettings) -> None:
+        self._settings = settings
+        self._seen = self._look()
+        self.context = server_context(settings)
+        self.expires_at = certificate_expires_at(settings)
+
+    def follow_files(self, _now: float) -> None:
+        """Load certificate, key and authorities again if a file has changed; a chore of the housekeeper.
+
+        With a fault, the old ones stay in use and the fault is logged. An authority that was taken out
+        of its file is trusted until the next start.
+        """
+        seen = self._look()
+        if seen == self._seen:
+            return
+        self._seen = seen
+        settings = self._settings
+        try:
+            server_context(settings)
+            expires_at = certificate_expires_at(settings)
+            _load_own(self.context, settings)
+            if settings.tls_ca is not None:
+                self.context.load_verify_locations(cafile=settings.tls_ca)
+        except (CertificateError, OSError) as error:
+            _log.warning(
+                "certificate_not_renewed",
+                error=describe_error(error),
+                advice="the old one is used on; complete the change, or see `echobeam doctor`",
+            )
+            return
+        self.expires_at = expires_at
+        _log.info("certificate_renewed", days=round((expires_at - time.time()) / _DAY_S))
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        files = (self._settings.tls_certificate, self._settings.tls_key, self._settings.tls_ca)
+        return [_stamp(file) for file in files if file is not None]
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 class CertificateCollector(Collector):
     """When our certificate ends; nothing where there is no TLS."""
 
-    def __init__(self, expires_at: float | None) -> None:
-        self._expires_at = expires_at
+    def __init__(self, tls: ServerTls | None) -> None:
+        self._tls = tls
 
     def describe(self) -> Iterable[Metric]:
         """Name the metric."""
         yield self._family()
 
     def collect(self) -> Iterable[Metric]:
-        """Give the time that was read at the start."""
+        """Give the end of the certificate that is in use."""
         family = self._family()
-        if self._expires_at is not None:
-            family.add_metric([], self._expires_at)
+        if self._tls is not None:
+            family.add_metric([], self._tls.expires_at)
         yield family
 
     @staticmethod

@@ -1,14 +1,18 @@
 """Certificates are checked before the start, and every fault is told at once."""
 
+import shutil
+import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from dicom_listener.errors import CertificateError
 from dicom_listener.settings import ListenerSettings
-from dicom_listener.tls import CertificateCollector, certificate_expires_at, server_context
+from dicom_listener.tls import CertificateCollector, ServerTls, certificate_expires_at, server_context
 from tests.certificates import Authority, Issued
 
 DAY_S = 86400.0
@@ -58,7 +62,7 @@ def test_the_end_of_our_certificate_is_known_and_scraped(ours: Issued, tmp_path:
     written_at = ours.certificate.stat().st_mtime
     assert expires_at - written_at == pytest.approx(30 * DAY_S, abs=60)
     registry = CollectorRegistry()
-    registry.register(CertificateCollector(expires_at))
+    registry.register(CertificateCollector(ServerTls(make_settings(tmp_path, ours))))
     name = "echobeam_listener_certificate_expiry_timestamp_seconds"
     assert registry.get_sample_value(name) == expires_at
     without = CollectorRegistry()
@@ -112,3 +116,51 @@ def test_an_authority_of_the_past_is_a_fault(authority: Authority, ours: Issued,
 def test_what_is_no_pem_is_a_fault(ours: Issued, tmp_path: Path) -> None:
     (tmp_path / "no.pem").write_text("no certificate")
     assert "cannot be used (" in faults_of(make_settings(tmp_path, Issued(tmp_path / "no.pem", ours.key)))
+
+
+def serial_of(tls: ServerTls, authority: Authority) -> str:
+    """Shake hands in memory and give the serial number of the certificate that the server shows."""
+    client_side = ssl.create_default_context(cafile=authority.ca.certificate)
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_side.wrap_bio(to_client, to_server, server_hostname="localhost")
+    server = tls.context.wrap_bio(to_server, to_client, server_side=True)
+    while True:
+        try:
+            client.do_handshake()
+            return str((client.getpeercert() or {})["serialNumber"])
+        except ssl.SSLWantReadError:
+            with suppress(ssl.SSLWantReadError):
+                server.do_handshake()
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(authority: Authority, tmp_path: Path) -> None:
+    used = Issued(tmp_path / "used.pem", tmp_path / "used.key")
+
+    def install(issued: Issued) -> None:
+        for source, place in ((issued.certificate, used.certificate), (issued.key, used.key)):
+            shutil.copy2(source, place)
+
+    install(authority.issue("first"))
+    tls = ServerTls(make_settings(tmp_path, used, tls_ca=authority.ca.certificate))
+    first, first_end = serial_of(tls, authority), tls.expires_at
+    with capture_logs() as logs:
+        tls.follow_files(0.0)
+    assert logs == [], "nothing has changed"
+    second = authority.issue("second")
+    shutil.copy2(second.certificate, used.certificate)  # its key is not there yet
+    with capture_logs() as logs:
+        tls.follow_files(0.0)
+    assert [line["event"] for line in logs] == ["certificate_not_renewed"]
+    assert "is not the key of" in logs[0]["error"]
+    assert serial_of(tls, authority) == first
+    install(second)
+    with capture_logs() as logs:
+        tls.follow_files(0.0)
+    assert [(line["event"], line["days"]) for line in logs] == [("certificate_renewed", 30)]
+    assert serial_of(tls, authority) != first
+    assert tls.expires_at >= first_end
+    used.certificate.unlink()
+    with capture_logs() as logs:
+        tls.follow_files(0.0)
+        tls.follow_files(0.0)
+    assert [line["event"] for line in logs] == ["certificate_not_renewed"], "told once"
