@@ -56,6 +56,8 @@ class GuardedAssociation(Association):  # type: ignore[misc]  # pynetdicom has n
         on_over: called once, when the connection is closed and both threads are about to end.
     """
 
+    is_established: bool
+
     def __init__(
         self,
         ae: AE,
