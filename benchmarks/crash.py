@@ -499,7 +499,7 @@ is the business of the fsyncs, and is not tested here.
 """
 
 
-def write_report(path: Path, command: str, machine: str, runs: dict[str, tuple[Counts, float]]) -> None:
+def write_report(path: Path, command: str, machine: str, runs: dict[str, Counts]) -> None:
     """Write the report: the command, the commit, the machine, and a column of counts for each run."""
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"],  # noqa: S607 - wherever git is
@@ -509,11 +509,9 @@ def write_report(path: Path, command: str, machine: str, runs: dict[str, tuple[C
     ).stdout.strip()
     rows = [["", *runs], ["---"] * (len(runs) + 1)]
     rows += [
-        [words, *(f"{getattr(counts, name):,}" for counts, _ in runs.values())]
-        for name, words in NAMES.items()
+        [words, *(f"{getattr(counts, name):,}" for counts in runs.values())] for name, words in NAMES.items()
     ]
     rows += [[f"**{words}**", *["**0**"] * len(runs)] for words in ZEROS]
-    rows.append(["seconds a round", *(f"{seconds:.1f}" for _, seconds in runs.values())])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     told = f"Command: `{command}`\n\nCommit: {commit}. Machine: {machine}."
     path.write_text(f"{INTRODUCTION}\n{told}\n\n{table}\n", encoding="utf-8")
@@ -542,11 +540,10 @@ def main() -> None:
             "3 processes, SQLite": (fewer, 3, False),
             "3 processes, PostgreSQL": (fewer, 3, True),
         }
-    runs: dict[str, tuple[Counts, float]] = {}
+    runs: dict[str, Counts] = {}
     for name, (rounds_of_run, processes, postgresql) in plan.items():
-        began = time.monotonic()
         counts = crash(rounds=rounds_of_run, seed=options.seed, processes=processes, postgresql=postgresql)
-        runs[name] = counts, (time.monotonic() - began) / rounds_of_run
+        runs[name] = counts
         if options.json:
             print(json.dumps({name: asdict(counts)}))
         else:
