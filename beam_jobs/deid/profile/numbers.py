@@ -19,8 +19,8 @@ _SHORTEST_WORD: Final = 5
 _LETTER_CODES: Final = frozenset(map(float, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz^ "))
 _IS_SIGN: Final = np.isin(np.arange(256), [*_LETTER_CODES, *b"0123456789."])
 _PRINTABLE: Final = re.compile(rb"[ -~]+\0*")
-_SMALLEST: Final = 1e-30
-"""Of what is measured nothing is so small: it is an integer or a text, read as a floating point number."""
+_SMALLEST: Final = {"f": 1e-12, "d": 1e-30}
+"""Of what is measured nothing is so small: it is something else, read as a floating point number."""
 
 _SHORTEST_TABLE: Final = 32
 _DISCRETE: Final = 0
@@ -45,10 +45,11 @@ def _keep_binary(code: str, low: float, high: float, count: int | None) -> Value
         if (count is not None and found != count) or not 0 < found <= _MOST_VALUES:
             return None
         # A single number of two or four bytes is out of range where its bytes are a text.
-        if (found > 1 or code in "fd") and _PRINTABLE.fullmatch(value):
+        if (found > 1 or code in _SMALLEST) and _PRINTABLE.fullmatch(value):
             return None
         numbers = struct.unpack(f"<{found}{code}", value)
-        if code in "fd" and any(0 < abs(number) < _SMALLEST for number in numbers):
+        smallest = _SMALLEST.get(code, 0)
+        if smallest and any(0 < abs(number) < smallest for number in numbers):
             return None
         return value if _are_plain(numbers, low, high, is_array=count is None) else None
 
