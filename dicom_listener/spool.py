@@ -26,6 +26,8 @@ IMPLEMENTATION_VERSION_NAME: Final = "ECHOBEAM"
 """Without a version number, or an upgrade would make every instance that is sent again look changed."""
 
 _PREAMBLE: Final = bytes(128) + b"DICM"
+_WITH_HEADER_BYTES: Final = 256 * 1024
+"""How much of the first fragment is copied to be written with the header: one call is cheaper than two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +201,8 @@ class SpoolWriter:
         self.dataset_offset = len(header)
         self._spool = spool
         self._digest = hashlib.sha256(header)
+        self._header = header  # goes out with the first fragment
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            _write_all(self._file, memoryview(header))
-        except OSError:
-            self.discard()
-            raise
 
     def __enter__(self) -> Self:
         return self
@@ -219,7 +217,12 @@ class SpoolWriter:
             SpoolUnavailableError: if it cannot be written.
         """
         with self._spool._told(len(fragment)):  # noqa: SLF001 - two classes, one job
-            _write_all(self._file, memoryview(fragment))
+            if self._header:
+                _write_all(self._file, memoryview(self._header + fragment[:_WITH_HEADER_BYTES]))
+                self._header = b""
+                _write_all(self._file, memoryview(fragment)[_WITH_HEADER_BYTES:])
+            else:
+                _write_all(self._file, memoryview(fragment))
         self._digest.update(fragment)
         self.dataset_bytes += len(fragment)
 
@@ -236,8 +239,11 @@ class SpoolWriter:
             self._spool._make_folder(folder)  # noqa: SLF001
             is_new = not place.exists()
             try:
+                _write_all(self._file, memoryview(self._header))
                 os.fsync(self._file)
                 self.path.replace(place)
+                file, self._file = self._file, -1  # it has its name: no more to be discarded
+                os.close(file)
             finally:
                 self.discard()
             _fsync_folder(folder)

@@ -174,10 +174,17 @@ def test_a_disk_that_fills_while_fragments_come_is_told(
         monkeypatch.setattr(os, "write", full)
         with pytest.raises(SpoolUnavailableError, match="No space left"):
             writer.write(b"y")
-    with pytest.raises(SpoolUnavailableError, match="No space left"):
-        begin(spool)
     monkeypatch.undo()
     assert list(tmp_path.glob("*/*")) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 256 * 1024, 256 * 1024 + 1])
+def test_header_and_dataset_are_whole_whatever_the_size(tmp_path: Path, size: int) -> None:
+    dataset = os.urandom(size)
+    file = keep(Spool(tmp_path), dataset)
+    content = (tmp_path / file.path).read_bytes()
+    assert content == encode_file_header("1.2.3", "1.2.3.4", ExplicitVRLittleEndian) + dataset
+    assert hashlib.sha256(content).hexdigest() == file.sha256
 
 
 def test_the_header_is_what_pydicom_would_write() -> None:
