@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +43,14 @@ from beam_jobs.deid_settings import DeidSettings
 from beam_jobs.examined import Instances, placements_of
 from beam_jobs.frames import colour_frames, grey_frames
 from beam_jobs.pool_dataset import frames_of
-from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS, CollectedStudy, Placement, QuarantineReason
+from beam_jobs.records import (
+    CHUNK_FRAMES,
+    FRAME_COLUMNS,
+    FRAME_ROWS,
+    CollectedStudy,
+    Placement,
+    QuarantineReason,
+)
 from beam_jobs.schemas import AUDIT_SCHEMA
 from beam_jobs.staging import ARCHIVE, StagedFile, StagedStudy
 from dicom_listener.log import describe_error
@@ -155,7 +163,14 @@ class ReleaseCheck:
         if "Rows" not in ds:
             return
         clean = deidentify_instance(ds, instance.placement, self._pseudonymizer)
-        words = finder.read(np.stack(list(grey_frames(clean))), _EVERYWHERE, partial(colour_frames, clean))
+        # Of a long clip as many frames as are in memory at once anyway, spread over it.
+        step = -(-clean.header.number_of_frames // CHUNK_FRAMES)
+        frames = np.stack(list(islice(grey_frames(clean), 0, None, step)))
+
+        def decode(places: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
+            return colour_frames(clean, (place * step for place in places))
+
+        words = finder.read(frames, _EVERYWHERE, decode)
         yield from verify_words(words, f"{ARCHIVE}.PixelData", search)
 
     def _review(self, study: CollectedStudy, verdict: Verdict) -> Verdict:
