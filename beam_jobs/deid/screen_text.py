@@ -43,7 +43,7 @@ _LEAST_INK_PX: Final = 24
 
 _FLASH: Final = 90
 _LEAST_FLASH_PX: Final = 6
-_UNUSUAL: Final = 2.0
+_UNUSUAL: Final = 4.0
 """Median absolute deviations that a frame's count must lie above the median."""
 
 _FLAT_RATIO: Final = 0.85
@@ -54,7 +54,7 @@ _LETTER_HEIGHT_RATIO: Final = 0.35
 _FEWEST_LETTERS: Final = 2
 """A line is one piece; letters are several, though some run together in a lossy picture."""
 
-_TALLEST_ROWS_RATIO: Final = 1 / 16
+_TALLEST_ROWS_RATIO: Final = 1 / 18
 _DOUBTFUL_LETTERS: Final = 3
 """So many letters may be a word whatever the program's confidence, if they look like letters."""
 
