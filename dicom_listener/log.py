@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import MutableMapping
 from typing import Any, Final, TextIO
 
@@ -67,6 +68,9 @@ def configure_logging(*, quiet: bool = False, stream: TextIO | None = None) -> N
         cache_logger_on_first_use=False,
     )
     logging.captureWarnings(capture=True)
+    for name in WITHHELD_LOGGERS:
+        # Python remembers the text of each warning it has shown: values of hostile headers, for ever.
+        warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
     threading.excepthook = _log_thread_exception
 
 

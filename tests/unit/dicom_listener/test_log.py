@@ -70,6 +70,15 @@ def test_what_the_dicom_libraries_say_is_withheld_but_not_that_they_spoke(
     assert PLANTED not in stream.getvalue()
 
 
+def test_no_warning_about_a_value_is_remembered(stream: io.StringIO) -> None:
+    remembered: dict[object, object] = {}
+    with warnings.catch_warnings():
+        configure_logging(stream=stream)
+        warnings.warn_explicit(PLANTED, UserWarning, "x.py", 1, "pydicom.valuerep", remembered)
+    assert not any(PLANTED in str(key) for key in remembered)
+    assert PLANTED not in stream.getvalue()
+
+
 def test_the_text_of_a_warning_is_withheld_but_not_its_kind_and_place(stream: io.StringIO) -> None:
     configure_logging(stream=stream)
     with warnings.catch_warnings():
