@@ -73,6 +73,6 @@ def test_the_state_machine_knows_the_states_and_events_that_are_named() -> None:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_the_attributes_that_the_server_uses_are_there(kind: type, names: tuple[str, ...]) -> None:
-    source = inspect.getsource(kind.__init__)
+    source = inspect.getsource(kind)
     for name in names:
         assert f"self.{name}" in source, f"pynetdicom's {kind.__name__} has no attribute {name} any more"

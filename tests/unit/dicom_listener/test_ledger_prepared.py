@@ -24,8 +24,9 @@ def test_rows_are_entered_changed_and_found(database: Database) -> None:
         assert EXTEND.change(connection, of_association="a", hold_until=2.0) == 1
         assert EXTEND.change(connection, of_association="b", hold_until=2.0) == 0
     with database.reading() as connection:
-        expected = {"association": "a", "study_instance_uid": "1.2", "hold_until": 2.0}
-        assert FIND.first(connection, of_association="a") == expected
+        found = FIND.first(connection, of_association="a")
+        assert found is not None
+        assert dict(found) == {"association": "a", "study_instance_uid": "1.2", "hold_until": 2.0}
         assert FIND.first(connection, of_association="b") is None
     database.close()
 

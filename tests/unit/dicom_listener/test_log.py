@@ -71,7 +71,7 @@ def test_what_the_dicom_libraries_say_is_withheld_but_not_that_they_spoke(
 
 
 def test_no_warning_about_a_value_is_remembered(stream: io.StringIO) -> None:
-    remembered: dict[object, object] = {}
+    remembered: dict[str | tuple[str, type[Warning], int], int] = {}
     with warnings.catch_warnings():
         configure_logging(stream=stream)
         warnings.warn_explicit(PLANTED, UserWarning, "x.py", 1, "pydicom.valuerep", remembered)
