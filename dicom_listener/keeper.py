@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Self
+from typing import Final, Self
 
 import structlog
 
@@ -34,6 +34,8 @@ from dicom_listener.slots import Slots
 from dicom_listener.spool import Spool
 from dicom_listener.tls import CertificateCollector
 from dicom_listener.tools import Tools
+
+_DRAIN_MARGIN_S: Final = 5.0
 
 _log = structlog.get_logger(__name__)
 
@@ -104,7 +106,8 @@ class Keeper:
     def _start(self, stack: ExitStack) -> None:
         settings, clock = self._settings, self._clock
         warn_about(settings)
-        stack.enter_context(Spool(settings.spool).receiving())
+        patience_s = settings.drain_s + _DRAIN_MARGIN_S
+        stack.enter_context(Spool(settings.spool).receiving(patience_s=patience_s))
         Slots(settings.root / SLOTS_FOLDER).clear()
         self.tools = stack.enter_context(Tools.opened(settings, self._registries.own, clock))
         keeping = KeepingMetrics(self._registries.own)

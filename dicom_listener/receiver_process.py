@@ -18,6 +18,7 @@ from dicom_listener.processes import SETTINGS_VARIABLE
 from dicom_listener.receiver import Receiver
 from dicom_listener.runfile import announced
 from dicom_listener.settings import ListenerSettings
+from dicom_listener.spool import Spool
 from dicom_listener.tools import Tools
 from dicom_listener.verbs import exit_codes
 
@@ -41,6 +42,7 @@ def receive(name: str, settings: ListenerSettings) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     stop_with_supervisor()
     with ExitStack() as stack:
+        stack.enter_context(Spool(settings.spool).joined())
         tools = stack.enter_context(Tools.opened(settings, CollectorRegistry()))
         chores = tools.receiving_chores()
         stack.enter_context(Housekeeper(chores, settings.housekeeping_s, tools.reception.clock))

@@ -10,6 +10,7 @@ import hashlib
 import os
 import struct
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,8 @@ IMPLEMENTATION_VERSION_NAME: Final = "ECHOBEAM"
 """Without a version number, or an upgrade would make every instance that is sent again look changed."""
 
 _PREAMBLE: Final = bytes(128) + b"DICM"
+_RECEIVERS: Final = ".receivers"
+_LOOK_AGAIN_S: Final = 0.1
 _WITH_HEADER_BYTES: Final = 256 * 1024
 """How much of the first fragment is copied to be written with the header: one call is cheaper than two."""
 
@@ -57,8 +60,11 @@ class Spool:
         self._folders_lock = threading.Lock()
 
     @contextmanager
-    def receiving(self) -> Iterator[None]:
+    def receiving(self, *, patience_s: float = 0) -> Iterator[None]:
         """Own the spool for the block: create it, keep other listeners out, sweep what a crash left.
+
+        Args:
+            patience_s: how long receivers of a listener that was killed may go on draining.
 
         Raises:
             SpoolLockedError: if another process receives into this spool.
@@ -80,10 +86,34 @@ class Spool:
                 raise SpoolLockedError(
                     f"Another listener receives into {self.root}: stop it, or give this one its own root"
                 ) from error
+            self._await_receivers(patience_s)
             self.sweep()
             yield
         finally:
             os.close(lock)
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Receive for the owner, in a process of one's own: the next owner waits until the block ends."""
+        with _opened_lock(self.root / _RECEIVERS) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            yield
+
+    def _await_receivers(self, patience_s: float) -> None:
+        deadline = time.monotonic() + patience_s
+        with _opened_lock(self.root / _RECEIVERS) as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    if time.monotonic() >= deadline:
+                        raise SpoolLockedError(
+                            f"Receivers of an earlier listener still receive into {self.root}: wait until "
+                            "they have drained, or stop them"
+                        ) from error
+                    time.sleep(_LOOK_AGAIN_S)
+                else:
+                    return
 
     def sweep(self, *, untouched_since: float | None = None) -> int:
         """Delete unfinished files; only the owner may.
@@ -258,6 +288,15 @@ class SpoolWriter:
         os.close(self._file)
         self._file = -1
         self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened_lock(path: Path) -> Iterator[int]:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield lock
+    finally:
+        os.close(lock)
 
 
 def _write_all(file: int, rest: memoryview) -> None:

@@ -106,6 +106,30 @@ def test_only_one_listener_receives_into_a_spool(tmp_path: Path) -> None:
         pass  # free again
 
 
+def test_a_new_owner_does_not_sweep_under_receivers_of_one_that_was_killed(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    with spool.receiving():
+        pass
+    with spool.joined():
+        with spool.begin(sop_class_uid="1.2", sop_instance_uid="1.3", transfer_syntax_uid="1.4") as writer:
+            with pytest.raises(SpoolLockedError, match="drained"), Spool(tmp_path).receiving():
+                pass
+            file = writer.finish()
+        assert (tmp_path / file.path).exists()
+    with Spool(tmp_path).receiving():
+        pass  # they have ended
+
+
+def test_a_new_owner_waits_for_receivers_that_drain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Spool(tmp_path).receiving():
+        pass
+    draining = Spool(tmp_path).joined()
+    draining.__enter__()
+    monkeypatch.setattr("dicom_listener.spool.time.sleep", lambda _: draining.__exit__(None, None, None))
+    with Spool(tmp_path).receiving(patience_s=60):
+        pass
+
+
 def test_a_spool_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SpoolUnavailableError, match="cannot be made"), Spool(tmp_path / "file").receiving():
