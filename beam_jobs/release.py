@@ -33,6 +33,7 @@ from beam_jobs.deid.verifier import (
     UNEXPECTED,
     Expected,
     Finding,
+    fixed_text,
     verify_dicom,
     verify_file_name,
     verify_table,
@@ -133,7 +134,12 @@ class ReleaseCheck:
         days = frozenset(_shifted(originals.dates, shift))
         # In the archive a day may move by one more, where its time moves along.
         next_days = frozenset(_shifted(days, timedelta(1))) if self._deid.archive else frozenset()
-        search = Search(originals, expected_days=days | next_days, harmless=HARMLESS_WORDS | ULTRASOUND_WORDS)
+        search = Search(
+            originals,
+            expected_days=days | next_days,
+            harmless=HARMLESS_WORDS | ULTRASOUND_WORDS,
+            fixed_text=fixed_text(),
+        )
         return search, Expected.of(placements_of(study), days)
 
     def _in_pool_frames(self, files: StagedStudy, search: Search) -> Iterator[Finding]:

@@ -51,6 +51,8 @@ class Search:
         originals: of every instance of the study.
         expected_days: shifted days that may be written, and so tell nothing if they are found.
         harmless: words that are written on purpose; a patient who is called like one is not found by it.
+        fixed_text: in upper case, what every file has; an original that is in it by chance is looked for as
+            a whole word only.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Search:
         *,
         expected_days: Iterable[date] = (),
         harmless: frozenset[str] = frozenset(),
+        fixed_text: str = "",
     ) -> None:
         days = originals.dates - frozenset(expected_days)
         self._words: dict[str, Kind] = {}
@@ -72,7 +75,7 @@ class Search:
             if SHORTEST_ANYWHERE <= len(digits) <= _EXACT_DIGITS:
                 self._numbers[int(digits)] = kind
         self._number_values = np.array(list(self._numbers), np.float64)
-        self._bytes = _ByteSearch(texts)
+        self._bytes = _ByteSearch((kind, text) for kind, text in texts if text not in fixed_text)
 
     def in_bytes(self, data: bytes | memoryview) -> Kind | None:
         """Find a long original anywhere in bytes, whatever the case of its letters."""

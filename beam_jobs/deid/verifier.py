@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,9 +28,12 @@ from beam_jobs.deid.decoders import SUPPORTED_TRANSFER_SYNTAXES
 from beam_jobs.deid.headers import OLDEST_AGE_YEARS, ULTRASOUND_SOP_CLASSES
 from beam_jobs.deid.ocr import Word, tells_something
 from beam_jobs.deid.originals import DAMAGED, PRIVATE, UNKNOWN, keyword_of, walk
+from beam_jobs.deid.profile.options import DeidOptions
+from beam_jobs.deid.profile.table import read_words
 from beam_jobs.deid.quiet import quiet_pydicom
 from beam_jobs.deid.search import Kind, Search
 from beam_jobs.records import Placement, QuarantineReason, Reason
+from beam_jobs.schemas import A4C_SCHEMA, RESULT_SCHEMAS
 from echo_models.manifest import TASKS
 from echo_models.views import VIEWS
 
@@ -45,6 +49,7 @@ WHOLE_FILE: Final = "bytes"
 _GRAPHICS_GROUPS: Final = frozenset({0x5000, 0x6000})
 """Curves and overlays, PS3.3 C.9 and C.10."""
 
+_WORD: Final = re.compile(r"[^\W_]+")
 _WORDS: Final = re.compile(r"[A-Za-z ]{2,32}")
 _MODEL: Final = re.compile(rf"({'|'.join(TASKS)})-[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}")
 _STEP: Final = re.compile(r"[A-Z][A-Za-z]{2,40}")
@@ -120,17 +125,43 @@ _RULES: Final[Mapping[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("fov_model", "view_model", "lv_model", "lvh_model"), _looks_like(_MODEL)),
 }
 
+_SCHEMAS: Final = (*RESULT_SCHEMAS.values(), A4C_SCHEMA)
+
 _WRITTEN_ON_PURPOSE: Final = (
     *VIEWS,
     *ULTRASOUND_SOP_CLASSES.values(),
     *(syntax.name for syntax in SUPPORTED_TRANSFER_SYNTAXES),
     *(entry[4] for entry in DicomDictionary.values()),
+    *(
+        text.decode()
+        for schema in _SCHEMAS
+        for field in schema
+        for text in (field.name.encode(), *(field.metadata or {}).values())
+    ),
+    *(code.meaning for code in DeidOptions().method_codes(pixels_cleaned=True)),
+    *read_words("descriptor_words.txt"),
     *(PRIVATE, UNKNOWN, DAMAGED, KEYED, SHIFTED, CAPPED, MAPPED, CLEANED, REMOVED, TABLES, PROFILE),
 )
+_PART_OF_KEYWORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+
 HARMLESS_WORDS: Final = frozenset(
-    word.upper() for text in _WRITTEN_ON_PURPOSE for word in re.findall(r"[^\W_]+", text)
+    word.upper()
+    for text in _WRITTEN_ON_PURPOSE
+    for pattern in (_WORD, _PART_OF_KEYWORD)
+    for word in pattern.findall(text)
 )
-"""Words that the tables and the audit hold on purpose."""
+"""Words, and parts of keywords, that the tables and the audit hold on purpose."""
+
+
+@cache
+def fixed_text() -> str:
+    """Give what every file holds, whoever the patient is, in upper case."""
+    parts = [*_WRITTEN_ON_PURPOSE]
+    for schema in _SCHEMAS:
+        file = pa.BufferOutputStream()
+        pq.write_table(schema.empty_table(), file, compression="zstd")
+        parts.append(file.getvalue().to_pybytes().decode("latin-1"))
+    return "\n".join(parts).upper()
 
 
 def verify_table(

@@ -16,10 +16,12 @@ from beam_jobs.deid.originals import Originals
 from beam_jobs.deid.regions import Box
 from beam_jobs.deid.search import Search
 from beam_jobs.deid.verifier import (
+    HARMLESS_WORDS,
     TEXT,
     UNEXPECTED,
     Expected,
     Finding,
+    fixed_text,
     verify_dicom,
     verify_file_name,
     verify_table,
@@ -134,6 +136,19 @@ def test_what_is_no_parquet_is_an_error_and_not_clean(tmp_path: Path) -> None:
     (tmp_path / "waiting.parquet").write_bytes(b"no table")
     with pytest.raises(pa.ArrowException):
         verify_table(tmp_path / "waiting.parquet", "clips", CLIPS_SCHEMA, SEARCH, EXPECTED)
+
+
+@pytest.mark.parametrize(
+    "name", ["Probability^Frame", "Schema^Arrow", "Hypertrophy^Left", "Synthetic^Subject"]
+)
+def test_a_patient_called_like_a_word_of_every_file_does_not_hold_a_clean_study_back(
+    name: str, tmp_path: Path
+) -> None:
+    search = Search(Originals(names=frozenset({name})), harmless=HARMLESS_WORDS, fixed_text=fixed_text())
+    for table, rows in tables().items():
+        path = tmp_path / f"{table}.parquet"
+        pq.write_table(rows, path, compression="zstd")
+        assert verify_table(path, table, rows.schema, search, EXPECTED) == []
 
 
 def test_a_file_is_not_named_by_a_patient() -> None:
