@@ -71,7 +71,8 @@ class Search:
         for kind, text in texts:
             if len(text) >= _SHORTEST_WORD and _WORD.fullmatch(text):
                 self._words[text] = kind
-            digits = re.sub(r"\D", "", text) if kind is not Kind.UID else ""
+            # Without the zeros before it: a number has none, and what is left may be any small one.
+            digits = re.sub(r"\D", "", text).lstrip("0") if kind is not Kind.UID else ""
             if SHORTEST_ANYWHERE <= len(digits) <= _EXACT_DIGITS:
                 self._numbers[int(digits)] = kind
         self._number_values = np.array(list(self._numbers), np.float64)

@@ -88,6 +88,21 @@ def test_a_patient_called_like_a_word_of_the_tables_is_found_by_the_other_parts(
     assert search.in_text("Long^Marigold") == Kind.NAME
 
 
+def test_zeros_before_a_number_do_not_make_a_small_one_an_identifier() -> None:
+    search = Search(Originals(identifiers=frozenset({"0000000016", "000004711081"})))
+    assert search.in_numbers(np.arange(24)) is None
+    assert search.in_numbers(np.array([4711081])) == Kind.IDENTIFIER
+    assert search.in_text("0000000016") == Kind.IDENTIFIER
+
+
+def test_a_name_that_every_file_has_in_some_word_is_found_as_a_word_only() -> None:
+    search = Search(Originals(names=frozenset({"Rating^Eve"})), fixed_text="GENERATING")
+    assert search.in_bytes(b"generating") is None
+    assert search.in_text("generating") is None
+    assert search.in_text("Rating") == Kind.NAME
+    assert search.in_bytes(b"Rating^Eve") == Kind.NAME
+
+
 @given(
     noise=st.binary(max_size=300),
     place=st.integers(0, 300),
