@@ -24,9 +24,7 @@ VERBS: Final = {
     "up": Verb("beam_jobs.verbs.up", "up", "Run the listener and the worker together."),
     "listen": Verb("dicom_listener.verbs.listen", "listen", "Receive studies over C-STORE."),
     "work": Verb("beam_jobs.verbs.work", "work", "Process complete studies into Parquet."),
-    "studies": Verb(
-        "dicom_listener.verbs.studies", "studies", "Show where each study is; retry a failed one."
-    ),
+    "studies": Verb("dicom_listener.verbs.studies", "studies", "Show, retry, verify and prune studies."),
     "backfill": Verb(
         "dicom_listener.verbs.backfill", "backfill", "Fetch studies that an archive has already."
     ),
