@@ -55,6 +55,9 @@ _FEWEST_LETTERS: Final = 2
 """A line is one piece; letters are several, though some run together in a lossy picture."""
 
 _TALLEST_ROWS_RATIO: Final = 1 / 18
+_SHORTEST_LETTER_PX: Final = 5
+_WIDEST_RATIO: Final = 3.0
+"""Several letters that run together are at most so many of the tallest wide."""
 _DOUBTFUL_LETTERS: Final = 3
 """So many letters may be a word whatever the program's confidence, if they look like letters."""
 
@@ -112,11 +115,11 @@ class TextFinder:
             OcrError: if the program for reading fails.
         """
         looks = self._looks(small, keep, decode)
-        return [word for look in looks for word in self.words_in(look.picture, keep)]
+        return [word for look in looks for word in self.words_in(look.picture, keep, look.seen)]
 
     def _judged(self, look: "_Look", keep: Mask) -> tuple[list[Box], list[Box]]:
         """Give the boxes of what was read, and of what looks like letters that could not be read well."""
-        words = self.words_in(look.picture, keep)
+        words = self.words_in(look.picture, keep, look.seen)
         ink = strokes(np.where(_enlarged(keep, look.picture.shape), look.picture, 0))
         sure = [
             word.box
@@ -140,18 +143,24 @@ class TextFinder:
         brightness = dict(zip(wanted, map(_brightest_channel, decode(wanted)), strict=False))
         return _pictures(brightness, places, flashes)
 
-    def words_in(self, picture: Grey, keep: Mask | None = None) -> list[Word]:
-        """Read a picture [H, W] if it has anything like strokes; scaled up where it is small.
+    def words_in(self, picture: Grey, keep: Mask | None = None, seen: Grey | None = None) -> list[Word]:
+        """Read a picture [H, W], where it has anything like letters; small pictures are scaled up more.
+
+        Args:
+            picture: light text on dark.
+            keep: [120, 160], bool: what of it is looked at; None for all.
+            seen: the frame in which its letters have one brightness, if not the picture.
 
         Raises:
             OcrError: if the program for reading fails.
         """
         inside = picture if keep is None else np.where(_enlarged(keep, picture.shape), picture, 0)
         ink = strokes(inside)
-        if ink.sum() < _LEAST_INK_PX:
+        legible = ink & _letters(ink, picture if seen is None else seen)
+        if legible.sum() < _LEAST_INK_PX:
             return []
-        rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
-        pad = 8
+        rows, columns = (np.flatnonzero(legible.any(axis=axis)) for axis in (1, 0))
+        pad = max(8, round(len(ink) * _TALLEST_ROWS_RATIO))
         top, left = max(int(rows[0]) - pad, 0), max(int(columns[0]) - pad, 0)
         crop = inside[top : int(rows[-1]) + pad, left : int(columns[-1]) + pad].astype(np.uint8)
         scale = 2 if picture.shape[0] > 2 * FRAME_ROWS else 4
@@ -186,6 +195,32 @@ def _pictures(brightness: dict[int, Grey], places: list[int], flashes: list[int]
         if place in brightness and others:
             frame = brightness[place]
             yield _Look(frame - np.minimum(frame, np.max(others, axis=0)), frame, is_flash=True)
+
+
+def _letters(ink: Mask, seen: Grey) -> Mask:
+    """Mark stretches of ink in which several pieces have the size of letters and one brightness.
+
+    It decides whether reading is worth its cost, so it lets pass more than `_is_like_letters`.
+    """
+    lines = _lines(ink)
+    pieces = ndimage.label(ink, np.ones((3, 3)))[0]
+    tallest = _TALLEST_ROWS_RATIO * len(ink)
+    letters = np.zeros_like(ink)
+    count: dict[int, int] = {}
+    for number, (rows, columns) in enumerate(ndimage.find_objects(pieces), start=1):
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        if not (_SHORTEST_LETTER_PX <= height <= tallest and width <= _WIDEST_RATIO * tallest):
+            continue
+        mine = pieces[rows, columns] == number
+        values = seen[rows, columns][mine]
+        if (values >= _FLAT_RATIO * values.max()).mean() < _LEAST_FLAT_RATIO:
+            continue
+        letters[rows, columns] |= mine
+        line = int(lines[rows.start, columns.start + int(np.flatnonzero(mine[0])[0])])
+        count[line] = count.get(line, 0) + 1
+    legible = [line for line, pieces_of in count.items() if pieces_of >= _FEWEST_LETTERS]
+    marked: Mask = letters & np.isin(lines, legible)
+    return marked
 
 
 def _stretches(ink: Mask) -> list[Box]:
