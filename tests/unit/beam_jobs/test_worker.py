@@ -49,7 +49,7 @@ def committing(settings: WorkerSettings, claims: Sequence[StudyClaim]) -> None:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, batch: Batch) -> None:
-    monkeypatch.setattr(module, "run_batch", lambda claims, settings, deid: batch(claims, settings))
+    monkeypatch.setattr(module, "run_batch", lambda claims, settings, _deid: batch(claims, settings))
 
 
 def test_batches_follow_until_the_queue_is_empty(
