@@ -56,6 +56,9 @@ _FEWEST_LETTERS: Final = 2
 """A line is one piece; letters are several, though some run together in a lossy picture."""
 
 _TALLEST_ROWS_RATIO: Final = 1 / 18
+_TALLEST_PX: Final = 28.0
+"""In a small frame letters may be as tall as in a large one."""
+
 _SHORTEST_LETTER_PX: Final = 5
 _WIDEST_RATIO: Final = 3.0
 """Several letters that run together are at most so many of the tallest wide."""
@@ -165,7 +168,7 @@ class TextFinder:
         if legible.sum() < _LEAST_INK_PX:
             return []
         rows, columns = (np.flatnonzero(legible.any(axis=axis)) for axis in (1, 0))
-        pad = max(8, round(len(ink) * _TALLEST_ROWS_RATIO))
+        pad = max(8, round(_tallest_px(ink)))
         top, left = max(int(rows[0]) - pad, 0), max(int(columns[0]) - pad, 0)
         crop = inside[top : int(rows[-1]) + pad, left : int(columns[-1]) + pad].astype(np.uint8)
         scale = 2 if picture.shape[0] > 2 * FRAME_ROWS else 4
@@ -202,6 +205,10 @@ def _pictures(brightness: dict[int, Grey], places: list[int], flashes: list[int]
             yield _Look(frame - np.minimum(frame, reduce(np.maximum, others)), frame, is_flash=True)
 
 
+def _tallest_px(ink: Mask) -> float:
+    return max(_TALLEST_ROWS_RATIO * len(ink), _TALLEST_PX)
+
+
 def _letters(ink: Mask, seen: Grey) -> Mask:
     """Mark stretches of ink in which several pieces have the size of letters and one brightness.
 
@@ -209,7 +216,7 @@ def _letters(ink: Mask, seen: Grey) -> Mask:
     """
     lines = _lines(ink)
     pieces = ndimage.label(ink, np.ones((3, 3)))[0]
-    tallest = _TALLEST_ROWS_RATIO * len(ink)
+    tallest = _tallest_px(ink)
     letters = np.zeros_like(ink)
     count: dict[int, int] = {}
     for number, (rows, columns) in enumerate(ndimage.find_objects(pieces), start=1):
@@ -248,7 +255,7 @@ def _is_like_letters(look: _Look, ink: Mask, box: Box) -> bool:
     inside = (slice(box.top, box.bottom), slice(box.left, box.right))
     letters = ndimage.find_objects(ndimage.label(ink[inside], np.ones((3, 3)))[0])
     tall = [rows for rows, _ in letters if rows.stop - rows.start >= _LETTER_HEIGHT_RATIO * height]
-    if height > _TALLEST_ROWS_RATIO * len(ink) or len(tall) < (1 if look.is_flash else _FEWEST_LETTERS):
+    if height > _tallest_px(ink) or len(tall) < (1 if look.is_flash else _FEWEST_LETTERS):
         return False
     values = look.seen[inside][ink[inside]]
     return float((values >= _FLAT_RATIO * values.max()).mean()) >= _LEAST_FLAT_RATIO
