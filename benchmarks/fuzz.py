@@ -70,7 +70,9 @@ _SPARE_FILES: Final = 8
 
 _PAUSE: Final = threading.Event()
 _SPOOLED: Final = re.compile(r"spool/[0-9a-f]{2}/[0-9a-f]{64}\.dcm")
-_OUR_FILES: Final = frozenset({"ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", ".lock"})
+_OUR_FILES: Final = frozenset(
+    {"ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", ".lock", ".receivers"}
+)
 _FAULTS: Final = frozenset({"connection_failed", "association_failed", "instance_failed"})
 
 

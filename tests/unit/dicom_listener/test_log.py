@@ -36,7 +36,7 @@ def lines(stream: io.StringIO) -> list[dict[str, object]]:
 def test_records_are_json_lines_where_nobody_watches(stream: io.StringIO) -> None:
     configure_logging(stream=stream)
     structlog.get_logger("dicom_listener.x").info("association", new=3)
-    logging.getLogger("apache_beam").warning("from %s", "elsewhere")
+    logging.getLogger("somebody.else").warning("from %s", "elsewhere")
     ours, theirs = lines(stream)
     assert (ours["event"], ours["new"], ours["level"]) == ("association", 3, "info")
     assert theirs["event"] == "from elsewhere"
