@@ -9,6 +9,9 @@ import signal
 import threading
 from typing import Final
 
+STOP_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+"""What asks a process to stop."""
+
 VARIABLE: Final = "ECHOBEAM_LIFELINE"
 """Environment variable that tells a child which file descriptor to watch."""
 
@@ -41,7 +44,7 @@ def stop_with_supervisor() -> None:
     def watch() -> None:
         # Python runs handlers in the main thread; a process that waits for signals has blocked them there
         # and must not have them delivered here.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         while os.read(int(descriptor), 1):
             pass
         os.kill(os.getpid(), signal.SIGTERM)

@@ -21,6 +21,7 @@ import structlog
 
 from dicom_listener.errors import UnsupportedSystemError
 from dicom_listener.keeper import Keeper
+from dicom_listener.lifeline import STOP_SIGNALS
 from dicom_listener.receiver import port_in_use
 from dicom_listener.runfile import announced
 from dicom_listener.service import RUN_FILE
@@ -39,7 +40,7 @@ _log = structlog.get_logger(__name__)
 def run_processes(settings: ListenerSettings, metrics_folder: Path, *, quiet: bool = False) -> int:
     """Receive with `settings.processes` children until SIGTERM or SIGINT, then drain.
 
-    Must be called in the main thread.
+    Signals to stop must be blocked in every thread: see `dicom_listener.verbs.listen`.
 
     Args:
         settings: everything.
@@ -100,22 +101,18 @@ def run_processes(settings: ListenerSettings, metrics_folder: Path, *, quiet: bo
 
 
 def _on_signals(stop: Callable[[], None]) -> None:
-    """Call `stop` for each SIGTERM and SIGINT, from a thread that does nothing but wait for them.
+    """Call `stop` for each signal to stop, from a thread that does nothing but wait for them.
 
-    A handler in Python would run only when the main thread wakes, and it may sleep for days. Python's
-    own handler in C runs at once, in whatever thread, and writes to the wake-up descriptor.
+    A handler in Python would run only when the main thread wakes, and it may sleep for days. All other
+    threads have blocked these signals, and so have the children until they wait for them in the same way.
     """
-    reading, writing = socket.socketpair()
-    writing.setblocking(False)
 
-    def wait(_kept_open: socket.socket) -> None:
-        while reading.recv(1):
+    def wait() -> None:
+        while True:
+            signal.sigwait(STOP_SIGNALS)
             stop()
 
-    threading.Thread(target=wait, args=(writing,), name="signals", daemon=True).start()
-    signal.set_wakeup_fd(writing.fileno())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: None)  # or it would end the process
+    threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
 @contextmanager

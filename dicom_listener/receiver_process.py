@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from dicom_listener.housekeeping import Housekeeper
-from dicom_listener.lifeline import stop_with_supervisor
+from dicom_listener.lifeline import STOP_SIGNALS, stop_with_supervisor
 from dicom_listener.log import configure_logging
 from dicom_listener.processes import SETTINGS_VARIABLE
 from dicom_listener.receiver import Receiver
@@ -38,8 +38,7 @@ def receive(name: str, settings: ListenerSettings) -> None:
         LedgerUnavailableError: if the ledger cannot be opened.
     """
     # Blocked before any thread starts, so that none of them takes a signal.
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     stop_with_supervisor()
     with ExitStack() as stack:
         stack.enter_context(Spool(settings.spool).joined())
@@ -49,8 +48,8 @@ def receive(name: str, settings: ListenerSettings) -> None:
         receiver = stack.enter_context(Receiver(tools, shares_ports=True))
         stack.enter_context(announced(settings.root / "run" / f"{name}.json", **receiver.ports()))
         _log.info("receiving", process=name)
-        signal.sigwait(signals)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        signal.sigwait(STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 # ruff: noqa: PLC0415 - what is heavy is imported when the verb runs, so that help is instant
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from dicom_listener.lifeline import STOP_SIGNALS
 from dicom_listener.verbs import exit_codes, root_option
 
 if TYPE_CHECKING:
@@ -43,39 +46,48 @@ def listen(
 
     Open associations may finish for `drain_s` seconds. A second signal stops at once.
     """
-    from dicom_listener.log import configure_logging
-    from dicom_listener.settings import ListenerSettings, load_section
+    # Before anything is imported that starts a thread, as numerical libraries do: one that does not block
+    # them could take the signals that another waits for, and end the process at once.
+    with _blocked_signals():
+        from dicom_listener.log import configure_logging
+        from dicom_listener.settings import ListenerSettings, load_section
 
-    configure_logging(quiet=quiet)
-    with exit_codes():
-        settings = load_section(
-            ListenerSettings,
-            "listener",
-            root,
-            host=host,
-            port=port,
-            ae_title=ae_title,
-            http_port=http_port,
-            processes=processes,
-        )
-        if settings.processes == 1:
-            _receive_here(settings)
-        else:
-            raise SystemExit(_receive_in_children(settings, quiet=quiet))
+        configure_logging(quiet=quiet)
+        with exit_codes():
+            settings = load_section(
+                ListenerSettings,
+                "listener",
+                root,
+                host=host,
+                port=port,
+                ae_title=ae_title,
+                http_port=http_port,
+                processes=processes,
+            )
+            if settings.processes == 1:
+                _receive_here(settings)
+            else:
+                raise SystemExit(_receive_in_children(settings, quiet=quiet))
+
+
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Block the signals to stop; after the block all is as before, so that nothing else inherits it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _receive_here(settings: "ListenerSettings") -> None:
     from dicom_listener.lifeline import stop_with_supervisor
     from dicom_listener.service import Listener
 
-    # Blocked before any thread starts, so that none of them takes a signal which would then wait for the
-    # main thread to wake by itself.
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     stop_with_supervisor()
     with Listener(settings):
-        signal.sigwait(signals)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        signal.sigwait(STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _receive_in_children(settings: "ListenerSettings", *, quiet: bool) -> int:
