@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Final, Protocol, Self
@@ -255,10 +256,8 @@ class IncomingInstance:
 
     def _read_identity(self, writer: SpoolWriter) -> InstanceIdentity:
         if writer.dataset_bytes > len(self._head):
-            try:
+            with suppress(RefusedInstanceError):  # the head may end before what is looked for
                 return read_identity(BytesIO(self._head), self._transfer_syntax)
-            except RefusedInstanceError:
-                pass  # the head ends before what is looked for; the file does not
             try:
                 with writer.path.open("rb") as file:
                     file.seek(writer.dataset_offset)

@@ -21,6 +21,22 @@ class RealFile(NamedTuple):
     shows: str
 
 
+IDENTIFYING_KEYWORDS: Final = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "StudyDate",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SOPInstanceUID",
+    "AccessionNumber",
+    "InstitutionName",
+    "OperatorsName",
+    "StationName",
+    "DeviceSerialNumber",
+)
+"""What a real header says of its patient, place and device, and nothing made of it may say."""
+
 REAL_FILES: Final = {
     "apical": RealFile("data_store", "data/color3d_jpeg_baseline.dcm", "apical four chamber, JPEG Baseline"),
     "apical_half": RealFile(

@@ -318,8 +318,8 @@ def test_a_taken_port_refuses_the_start_and_leaves_nothing_behind(listener: List
         with pytest.raises(PortInUseError), Listener(settings):
             pass
         assert not (tmp_path / "other" / "run" / "listener.json").exists()
-    with Listener(make_settings(tmp_path / "other")):
-        pass  # the spool is free again
+    with Listener(make_settings(tmp_path / "other")) as other:  # refused if the spool were still owned
+        assert get(other, "/readyz")[0] == 200
 
 
 def test_a_spool_that_cannot_be_compared_with_the_ledger_refuses_the_start(

@@ -31,7 +31,7 @@ from tests.made_files import (
     speckle_cine,
     written,
 )
-from tests.real_files import REAL_FILES, real_file
+from tests.real_files import IDENTIFYING_KEYWORDS, REAL_FILES, real_file
 
 MARK = "ZZMARK"
 
@@ -232,20 +232,7 @@ def test_nothing_of_a_real_header_gets_through(tmp_path: Path, name: str) -> Non
     path = real_file(name, tmp_path)
     ds = pydicom.dcmread(path, stop_before_pixels=True)
     said = repr(outcome(path)).lower()
-    for keyword in (
-        "PatientName",
-        "PatientID",
-        "PatientBirthDate",
-        "StudyDate",
-        "StudyInstanceUID",
-        "SeriesInstanceUID",
-        "SOPInstanceUID",
-        "AccessionNumber",
-        "InstitutionName",
-        "OperatorsName",
-        "StationName",
-        "DeviceSerialNumber",
-    ):
+    for keyword in IDENTIFYING_KEYWORDS:
         value = str(ds.get(keyword) or "").lower()
         if len(value) > 3:
             assert value not in said, keyword

@@ -157,6 +157,14 @@ def test_an_unreadable_header_cannot_be_understood(reception: Reception) -> None
     assert status_of(on_c_store(event, reception)) == StoreStatus.CANNOT_UNDERSTAND
 
 
+def test_an_instance_is_filed_by_a_header_that_is_longer_than_its_head(reception: Reception) -> None:
+    ds = make_dataset()
+    ds.add_new(0x00090010, "LO", "LONG")
+    ds.add_new(0x00091001, "OB", bytes(200_000))  # before the patient and the study
+    assert on_c_store(make_event(ds), reception) == StoreStatus.SUCCESS
+    assert reception.ledger.show_study("1.2.3").instances == 1
+
+
 def test_a_request_without_a_dataset_cannot_be_understood(reception: Reception) -> None:
     event = make_event()
     event.request.DataSet = None
