@@ -75,7 +75,7 @@ _Window = Callable[[Heart, _Jitter], ScanPlane]
 
 
 def _apical(heart: Heart, jitter: _Jitter) -> FloatArray:
-    return vector([0, 0, heart.apex + 0.8 * heart.subject.chest_wall_mm + abs(jitter(14))])
+    return vector([0, 0, heart.apex + 0.6 * heart.subject.chest_wall_mm + abs(jitter(9))])
 
 
 def _parasternal(heart: Heart, azimuth_degrees: float, height_mm: float) -> FloatArray:
@@ -85,23 +85,23 @@ def _parasternal(heart: Heart, azimuth_degrees: float, height_mm: float) -> Floa
 
 def _a4c(heart: Heart, jitter: _Jitter) -> ScanPlane:
     target = MITRAL_VALVE + vector([-12 + jitter(10), jitter(4), 0])
-    return _plane(_apical(heart, jitter), target, _around(12 + jitter(9)), 165)
+    return _plane(_apical(heart, jitter), target, _around(12 + jitter(9)), 185)
 
 
 def _a5c(heart: Heart, jitter: _Jitter) -> ScanPlane:
     target = AORTIC_VALVE + vector([jitter(4), jitter(2.5), -6])
-    return _plane(_apical(heart, jitter), target, _around(4 + jitter(9)), 165)
+    return _plane(_apical(heart, jitter), target, _around(4 + jitter(9)), 185)
 
 
 def _a2c(heart: Heart, jitter: _Jitter) -> ScanPlane:
     target = MITRAL_VALVE + vector([jitter(4), jitter(8), 0])
-    return _plane(_apical(heart, jitter), target, _around(80 + jitter(9)), 160)
+    return _plane(_apical(heart, jitter), target, _around(80 + jitter(9)), 180)
 
 
 def _a3c(heart: Heart, jitter: _Jitter) -> ScanPlane:
     between = np.float32(0.5) * (MITRAL_VALVE + AORTIC_VALVE)
     target = np.asarray(between + vector([jitter(3), jitter(3), 0]), np.float32)
-    return _plane(_apical(heart, jitter), target, _around(136 + jitter(6)), 165)
+    return _plane(_apical(heart, jitter), target, _around(136 + jitter(6)), 180)
 
 
 def _plax(heart: Heart, jitter: _Jitter) -> ScanPlane:

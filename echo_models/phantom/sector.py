@@ -52,7 +52,7 @@ def random_settings(rng: np.random.Generator, usual_depth_mm: float, severity: f
     """Draw the settings of one scan around a view's usual depth."""
     dynamic_range = float(np.clip(50 + severity * rng.normal(0, 8), 34, 72))
     return MachineSettings(
-        depth_mm=float(np.clip(usual_depth_mm * (1 + severity * rng.normal(0, 0.11)), 90, 230)),
+        depth_mm=float(np.clip(usual_depth_mm * (1 + severity * rng.normal(0, 0.14)), 90, 240)),
         half_angle=float(np.radians(np.clip(42 + severity * rng.normal(0, 5), 30, 55))),
         radius_mm=float(rng.choice([0.5, 3, 8, 14], p=[0.25, 0.35, 0.3, 0.1])),
         dynamic_range_db=dynamic_range,
