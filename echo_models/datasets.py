@@ -39,6 +39,7 @@ class Plan:
         any_phase: clips begin anywhere in the beat; else at end-diastole, as a stored clip does.
         rows: height of the frames.
         columns: width of the frames.
+        site: whose machines and screens: a name in `echo_models.phantom.SITES`.
     """
 
     seed: int
@@ -51,6 +52,7 @@ class Plan:
     any_phase: bool = True
     rows: int = ROWS
     columns: int = COLUMNS
+    site: str = "home"
 
 
 class Known(IntFlag):
@@ -185,7 +187,10 @@ def _rendered_blocks(blocks: list[tuple[Plan, int]], processes: int) -> Iterator
 
 
 def _render_block(block: tuple[Plan, int]) -> LabeledFrames:
-    from echo_models.phantom import generate_frames  # noqa: PLC0415 - slow to import, and not for a cached set
+    from echo_models.phantom import (  # noqa: PLC0415 - slow to import, and not for a cached set
+        generate_frames,
+        site_named,
+    )
 
     plan, first_subject = block
     numbers: dict[int, int] = {}
@@ -201,6 +206,7 @@ def _render_block(block: tuple[Plan, int]) -> LabeledFrames:
         any_phase=plan.any_phase,
         rows=plan.rows,
         columns=plan.columns,
+        site=site_named(plan.site),
     ):
         count = len(clip.frames)
         subject = numbers.setdefault(clip.subject_id, first_subject + len(numbers))

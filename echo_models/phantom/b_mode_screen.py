@@ -23,12 +23,12 @@ _COLOUR_SHARE: Final = 0.22
 def render_b_mode(scene: Scene) -> Rendered:
     """Render a clip of one of the twelve B-mode views."""
     rng = scene.rng
-    boxes = [_image_box(rng)]
+    boxes = [scene.site.placed(_image_box(rng))]
     if rng.random() < _DUAL_SHARE * scene.severity:
         boxes = [Box(90, 470, 4, 398), Box(90, 470, 402, 796)]
     plane = hold_probe(scene.heart, scene.view, rng, severity=scene.severity)
-    settings = random_settings(rng, plane.usual_depth_mm, scene.severity)
-    mirrored = bool(rng.random() < 0.06 * scene.severity)
+    settings = scene.site.settings(random_settings(rng, plane.usual_depth_mm, scene.severity), rng)
+    mirrored = bool(rng.random() < 0.06 * scene.severity) != scene.site.mirrored
     marks = np.zeros((SCREEN_ROWS, SCREEN_COLUMNS), np.uint8)
     draw_screen_furniture(marks, rng)
     painters = []

@@ -11,6 +11,7 @@ from echo_models.phantom.b_mode_screen import render_b_mode
 from echo_models.phantom.errors import InvalidRequestError, UnknownViewError
 from echo_models.phantom.scene import Scene, UltrasoundRegion
 from echo_models.phantom.screen import Raster
+from echo_models.phantom.sites import HOME, Site
 from echo_models.phantom.strip_screen import render_strip
 from echo_models.phantom.subject import LVH_SHARE, Hypertrophy, Subject, random_subject
 from echo_models.views import B_MODE_VIEWS, VIEWS
@@ -58,6 +59,7 @@ def render_clip(
     columns: int = 160,
     severity: float = 1.0,
     start_phase: float | None = None,
+    site: Site = HOME,
 ) -> PhantomClip:
     """Scan a subject once.
 
@@ -74,6 +76,7 @@ def render_clip(
         severity: Strength of scatter and artefacts, 0 (textbook) to 2.
         start_phase: Cardiac phase of the first frame; None starts near end-diastole, as the R wave triggers
             a stored clip.
+        site: Whose machine and screen; patients of a site are as severe as it says, times the severity.
 
     Raises:
         UnknownViewError: The view is none of the fifteen.
@@ -93,7 +96,16 @@ def render_clip(
     first = jitter if start_phase is None else start_phase
     step = frame_time_ms / 1000 * subject.heart_rate_bpm / 60
     phases = np.asarray(first + step * np.arange(number_of_frames), np.float32)
-    scene = Scene(subject, Heart(subject), view, rng, Raster(rows, columns), severity, phases)
+    scene = Scene(
+        subject,
+        Heart(subject),
+        view,
+        rng,
+        Raster(rows, columns),
+        severity * site.severity_ratio,
+        phases,
+        site,
+    )
     rendered = render_b_mode(scene) if view in B_MODE_VIEWS else render_strip(scene)
     return PhantomClip(
         frames=rendered.frames,
@@ -121,6 +133,7 @@ def generate_frames(
     any_phase: bool = True,
     rows: int = 120,
     columns: int = 160,
+    site: Site = HOME,
 ) -> Iterator[PhantomClip]:
     """Scan many subjects: the training source.
 
@@ -138,6 +151,7 @@ def generate_frames(
             frames do (paper, Methods, "LVH").
         rows: Height of the raster.
         columns: Width of the raster.
+        site: Whose machines and screens.
 
     Yields:
         Clips, all of a subject before the next one's.
@@ -166,4 +180,5 @@ def generate_frames(
                     columns=columns,
                     severity=severity,
                     start_phase=float(rng.random()) if any_phase else None,
+                    site=site,
                 )

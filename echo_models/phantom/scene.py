@@ -10,6 +10,7 @@ from echo_models.phantom.arrays import BoolArray, ByteArray, FloatArray
 from echo_models.phantom.overlays import EcgStrip, random_ecg_strip
 from echo_models.phantom.screen import SCREEN_COLUMNS, SCREEN_ROWS, Box, Fan, Raster
 from echo_models.phantom.sector import MachineSettings
+from echo_models.phantom.sites import HOME, Site
 from echo_models.phantom.subject import Subject
 
 __all__ = ["Finish", "Rendered", "Scene", "UltrasoundRegion", "fan_region", "fit_fan", "screen_region"]
@@ -52,6 +53,7 @@ class Scene:
         raster: The points of the screen that are computed.
         severity: Strength of scatter and artefacts.
         phases: Cardiac phase of each frame, [N].
+        site: Whose machine and screen.
     """
 
     subject: Subject
@@ -61,6 +63,7 @@ class Scene:
     raster: Raster
     severity: float
     phases: FloatArray
+    site: Site = HOME
 
     def empty_image(self) -> FloatArray:
         """Give a black image, [H, W]."""
@@ -149,6 +152,7 @@ class Finish:
     def __init__(self, scene: Scene, marks: ByteArray) -> None:
         rng = scene.rng
         self._raster = scene.raster
+        self._black = np.float32(scene.site.black_grey)
         self._marks = marks
         self._ecg: EcgStrip | None = random_ecg_strip(rng) if rng.random() < 0.6 else None
         self._progress = float(rng.uniform(0, 2))
@@ -171,4 +175,4 @@ class Finish:
         noise = np.random.default_rng([self._seed, index]).standard_normal(image.shape, np.float32)
         image = np.where(marks > 0, marks, image)
         image = image + np.float32(self._spread) * noise * (image > 2)
-        return np.clip(np.round(image), 0, 255).astype(np.uint8)
+        return np.clip(np.round(image), self._black, 255).astype(np.uint8)

@@ -42,7 +42,7 @@ def render_strip(scene: Scene) -> Rendered:
         right=int(rng.integers(700, 800)),
     )
     plane = hold_probe(scene.heart, str(rng.choice(_PLANES[scene.view])), rng, severity=scene.severity)
-    settings = random_settings(rng, plane.usual_depth_mm, scene.severity)
+    settings = scene.site.settings(random_settings(rng, plane.usual_depth_mm, scene.severity), rng)
     marks = np.zeros((SCREEN_ROWS, SCREEN_COLUMNS), np.uint8)
     draw_screen_furniture(marks, rng)
     strip, region = _strip(scene, plane, settings, box, marks)
