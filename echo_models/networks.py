@@ -17,8 +17,14 @@ from echo_models.views import VIEWS
 
 Pooling = Literal["max", "average"]
 
+Head = Literal["sigmoid", "k_plus_1"]
+"""How the GAN's discriminator tells real from generated: see `build_discriminator`."""
+
 GAN_SIZE: Final = 110
 """Rows and columns of the semi-supervised GAN's frames (paper, Methods, "GAN")."""
+
+_GENERATOR_LEVELS: Final = {28: (7, 14), GAN_SIZE: (7, 14, 28, 56)}
+"""Sizes between 4 x 4 and that of the frames. 28 is for public digits and garments, not for echo."""
 
 LEAK: Final = 0.2
 """Slope of the discriminator's leaky ReLU (paper, Methods, "GAN")."""
@@ -48,6 +54,7 @@ class Preset:
         discriminator_filters: filters of the blocks, then of the 1 x 1 convolution.
         input_dropout: before the discriminator's first convolution.
         block_dropout: after each of its down-steps.
+        gan_size: rows and columns of the GAN's frames, 110 or 28.
     """
 
     stem_pool: int
@@ -65,6 +72,7 @@ class Preset:
     discriminator_filters: tuple[int, ...]
     input_dropout: float
     block_dropout: float
+    gan_size: int = GAN_SIZE
 
 
 PRESETS: Final = {
@@ -292,7 +300,7 @@ def build_generator(preset: Preset, name: str = "generator") -> keras.Model:
     """Build the network that draws frames from noise (paper, Methods, "GAN").
 
     Transposed convolutions with batch normalisation and ReLU: 1, 4, 7, 14, 28, 56, two 3 x 3 at 56,
-    then 110 and tanh.
+    then 110 and tanh. For frames of 28 x 28 it ends two levels earlier.
 
     Input shape:
         [N, noise], float32, the first entries a one-hot class.
@@ -300,20 +308,20 @@ def build_generator(preset: Preset, name: str = "generator") -> keras.Model:
     Output shape:
         [N, 110, 110, 1], float32, -1 to 1.
     """
-    filters = preset.generator_filters
+    levels = _GENERATOR_LEVELS[preset.gan_size]
+    filters = [preset.generator_filters * 2**power for power in range(len(levels), -1, -1)]
     noise = keras.Input((preset.noise,), name="noise")
     x = layers.Reshape((1, 1, preset.noise))(noise)
-    x = _generator_step(x, preset, 16 * filters, kernel=4, stride=1, crop=0)  # 4 x 4
-    x = _generator_step(x, preset, 8 * filters, kernel=3, stride=2, crop=1)  # 7 x 7
-    for factor in (4, 2, 1):
-        x = _generator_step(x, preset, factor * filters, kernel=4, stride=2, crop=1)  # 14, 28, 56
+    x = _generator_step(x, preset, filters[0], kernel=4, stride=1, crop=0)  # 4 x 4
+    x = _generator_step(x, preset, filters[1], kernel=3, stride=2, crop=1)  # 7 x 7
+    for width in filters[2:]:
+        x = _generator_step(x, preset, width, kernel=4, stride=2, crop=1)  # 14, 28, 56
     for _ in range(2):
-        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+        x = layers.Conv2D(filters[-1], 3, padding="same", use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization(momentum=preset.batch_norm_momentum)(x))
     x = layers.Conv2DTranspose(1, 4, strides=2, activation="tanh")(x)
-    return keras.Model(
-        noise, layers.Cropping2D(2, name="generated", dtype=_EXACT)(x), name=name
-    )  # 114 -> 110
+    crop = (2 * levels[-1] + 2 - preset.gan_size) // 2  # 114 -> 110
+    return keras.Model(noise, layers.Cropping2D(crop, name="generated", dtype=_EXACT)(x), name=name)
 
 
 def _generator_step(
@@ -324,20 +332,30 @@ def _generator_step(
     return layers.ReLU()(layers.BatchNormalization(momentum=preset.batch_norm_momentum)(x))
 
 
-def build_discriminator(preset: Preset, classes: int, name: str = "discriminator") -> keras.Model:
+def build_discriminator(
+    preset: Preset, classes: int, name: str = "discriminator", *, head: Head = "sigmoid"
+) -> keras.Model:
     """Build the network that names the class and tells real from generated (paper, Methods, "GAN").
 
     Blocks of two 3 x 3 convolutions and one of stride 2, each with batch normalisation (not the very
     first) and leaky ReLU, dropout after each down-step; a 1 x 1 convolution, 2 x 2 max pooling.
 
+    Args:
+        preset: widths; a block for each but the last.
+        classes: K.
+        name: of the model.
+        head: "sigmoid": one unit, linear in the logits. "k_plus_1": softmax over the K classes and
+            "generated", whose own logit is held at 0, which takes nothing away since a softmax knows
+            differences only (Salimans et al. 2016, section 5). Then
+            p(y = K + 1 | x) = 1 / (1 + sum exp(logits)), so that the logit of "real" is log sum exp.
+
     Input shape:
         [N, 110, 110, 1], float32, -1 to 1.
 
     Output shape:
-        "logits" [N, classes]; "real_logit" [N, 1], linear in the logits; "features" [N, F], what the
-        logits are linear in.
+        "logits" [N, classes]; "real_logit" [N, 1]; "features" [N, F], what the logits are linear in.
     """
-    frames = keras.Input((GAN_SIZE, GAN_SIZE, 1), name="frames")
+    frames = keras.Input((preset.gan_size, preset.gan_size, 1), name="frames")
     x = layers.Dropout(preset.input_dropout)(frames)
     first = True
     for filters in preset.discriminator_filters[:-1]:
@@ -353,12 +371,17 @@ def build_discriminator(preset: Preset, classes: int, name: str = "discriminator
     x = layers.LeakyReLU(LEAK)(x)
     features = layers.Flatten(name="features", dtype=_EXACT)(layers.MaxPooling2D(2)(x))  # 7 x 7 -> 3 x 3
     logits = layers.Dense(classes, name="logits", dtype=_EXACT)(features)
-    real_logit = layers.Dense(1, name="real_logit", dtype=_EXACT)(logits)
+    if head == "sigmoid":
+        real_logit = layers.Dense(1, name="real_logit", dtype=_EXACT)(logits)
+    else:
+        real_logit = keras.ops.logsumexp(logits, axis=1, keepdims=True)
     outputs = {"logits": logits, "real_logit": real_logit, "features": features}
     return keras.Model(frames, outputs, name=name)
 
 
-def build_discriminator_classifier(discriminator: keras.Model) -> keras.Model:
+def build_discriminator_classifier(
+    discriminator: keras.Model, name: str = "discriminator_classifier"
+) -> keras.Model:
     """Make the classifier that a trained discriminator is, reading frames as every network here does.
 
     Input shape:
@@ -367,7 +390,7 @@ def build_discriminator_classifier(discriminator: keras.Model) -> keras.Model:
     Output shape:
         [N, classes], float32 probabilities.
     """
-    frames = keras.Input((GAN_SIZE, GAN_SIZE, 1), name="frames")
+    frames = keras.Input(discriminator.input_shape[1:], name="frames")
     signed = layers.Rescaling(2.0, offset=-1.0)(frames)
     probabilities = layers.Softmax(name="probabilities")(discriminator(signed)["logits"])
-    return keras.Model(frames, probabilities, name="discriminator_classifier")
+    return keras.Model(frames, probabilities, name=name)

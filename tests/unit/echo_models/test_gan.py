@@ -112,7 +112,7 @@ def test_mixed_precision_leaves_float32_networks() -> None:
     schedule = GanSchedule(epochs=1, batch_size=4, learning_rate=0.001, max_steps=2)
     trained = train_gan(frames, labels, frames, preset=TOY_PRESET, schedule=schedule, precision="mixed")
     assert np.isfinite(list(trained.log[0].values())).all()
-    for network in (trained.classifier, trained.generator):
+    for network in (trained.classifier, *trained.generators):
         assert {layer.compute_dtype for layer in network.layers} == {"float32"}
     assert classify(trained.classifier, frames).shape == (len(frames), 2)
 
