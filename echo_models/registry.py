@@ -2,11 +2,13 @@
 
     <root>/<task>/<version>/        a bundle; never changed once there
     <root>/<task>/production        the version at work; replaced atomically
-    <root>/<task>/history.jsonl     one line for each publish, promote and rollback
+    <root>/<task>/history.jsonl     one line for each event: see `Event`
 
-A reader needs no lock. Writers of one task wait for each other.
+A reader needs no lock. Writers of one task wait for each other. A writer that is killed, or whose disk
+is full, leaves what is at work as it was, and a history that can be read and written on.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -27,6 +29,8 @@ SHIPPED: Final = Path(__file__).parent / "bundles"
 
 _HISTORY: Final = "history.jsonl"
 _LOCK: Final = ".lock"
+_SHIPS: Final = "ships with echobeam"
+_OLDER: Final = "older than what is kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +39,10 @@ class Event:
 
     Attributes:
         at: seconds since the epoch.
-        action: "publish", "promote" or "rollback".
-        version: what was published or is in production since.
-        digest: sha256 of that version's manifest, which holds the digests of its files.
+        action: "publish", "promote", "rollback", "prune" (its files are gone), or "refuse" (it never came
+            in).
+        version: what was published, is in production since, or is gone.
+        digest: sha256 of that version's manifest, which holds the digests of its files; empty if refused.
         reason: why, in words.
         numbers: what the decision rested on.
     """
@@ -70,8 +75,12 @@ class Registry:
                 "promote one with `echobeam models promote`"
             )
         folder = self._folder(task, version)
-        published = [event.digest for event in self.history(task) if event.version == version]
-        if published and sha256_of(folder / MANIFEST) != published[0]:
+        published = [
+            event.digest
+            for event in self.history(task)
+            if event.version == version and event.action == "publish"
+        ]
+        if published and sha256_of(folder / MANIFEST) != published[-1]:
             raise BundleError(
                 f"{folder / MANIFEST} is not the one that was published; restore it or roll back"
             )
@@ -86,24 +95,33 @@ class Registry:
 
     def versions(self, task: str) -> list[str]:
         """List the versions of a task, oldest publication first."""
-        present = {path.parent.name for path in self._task(task).glob(f"*/{MANIFEST}")}
+        present = {path.parent.name for path in self._task(task).glob(f"[!.]*/{MANIFEST}")}
         published = dict.fromkeys(event.version for event in self.history(task))
         return [version for version in published if version in present] + sorted(present - published.keys())
 
     def history(self, task: str) -> list[Event]:
         """Tell what happened to a task, oldest first."""
         try:
-            lines = (self._task(task) / _HISTORY).read_text(encoding="utf-8").splitlines()
+            text = (self._task(task) / _HISTORY).read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
-        return [Event(**json.loads(line)) for line in lines]
+        whole, _, _ = text.rpartition("\n")  # a line without its end was never finished
+        return [Event(**json.loads(line)) for line in whole.splitlines()]
 
-    def publish(self, folder: Path, *, reason: str = "published", now: float | None = None) -> Path:
+    def publish(
+        self,
+        folder: Path,
+        *,
+        reason: str = "published",
+        numbers: Mapping[str, Any] | None = None,
+        now: float | None = None,
+    ) -> Path:
         """Copy a bundle in; it is not put to work yet. Again is no change.
 
         Args:
             folder: a bundle, anywhere.
             reason: for the history.
+            numbers: for the history.
             now: seconds since the epoch; None for the clock's.
 
         Returns:
@@ -125,14 +143,31 @@ class Registry:
                 return target
             incoming = target.with_name(f".incoming-{manifest.version}")
             shutil.rmtree(incoming, ignore_errors=True)  # left by a publisher that was killed
-            shutil.copytree(folder, incoming)
-            verify(incoming)
-            incoming.replace(target)
-            self._record(
-                manifest.task,
-                self._event(manifest.task, "publish", manifest.version, reason=reason, numbers={}, now=now),
-            )
+            try:
+                shutil.copytree(folder, incoming)
+                verify(incoming)
+                # Recorded first: a version that is there has been published, and its digest is known.
+                self._record(
+                    manifest.task,
+                    _event("publish", manifest.version, digest, reason=reason, numbers=numbers, now=now),
+                )
+                incoming.replace(target)
+            finally:
+                shutil.rmtree(incoming, ignore_errors=True)
         return target
+
+    def refuse(
+        self,
+        task: str,
+        version: str,
+        *,
+        reason: str,
+        numbers: Mapping[str, Any] | None = None,
+        now: float | None = None,
+    ) -> None:
+        """Record that a bundle did not come in, and why; its version is used up."""
+        with self._writing(task):
+            self._record(task, _event("refuse", version, "", reason=reason, numbers=numbers, now=now))
 
     def promote(
         self,
@@ -150,27 +185,57 @@ class Registry:
             BundleError: if it is not whole.
         """
         with self._writing(task):
-            event = self._event(task, "promote", version, reason=reason, numbers=numbers or {}, now=now)
+            digest = sha256_of(self._folder(task, version) / MANIFEST)
+            event = _event("promote", version, digest, reason=reason, numbers=numbers, now=now)
             self._put_to_work(task, event)
 
     def rollback(self, task: str, *, reason: str = "rolled back", now: float | None = None) -> str:
         """Go back to the version that was in production before; the present one may be broken.
 
+        A version that was pruned meanwhile is passed over.
+
         Returns:
             the version at work now.
 
         Raises:
-            RegistryError: if there was none before.
+            RegistryError: if there was none before, or none is left.
             BundleError: if that one is not whole.
         """
         with self._writing(task):
-            line = self._line_of_production(task)
-            if len(line) < 2:
-                raise RegistryError(f"{task!r} has had no other version in production to go back to")
-            numbers = {"from": line[-1]}
-            event = self._event(task, "rollback", line[-2], reason=reason, numbers=numbers, now=now)
+            *before, current = self._line_of_production(task) or [""]
+            present = self.versions(task)
+            left = [version for version in before if version in present]
+            if not left:
+                raise RegistryError(f"{task!r} has no other version to go back to that was in production")
+            digest = sha256_of(self._folder(task, left[-1]) / MANIFEST)
+            numbers = {"from": current}
+            event = _event("rollback", left[-1], digest, reason=reason, numbers=numbers, now=now)
             self._put_to_work(task, event)
-        return line[-2]
+        return left[-1]
+
+    def prune(self, task: str, *, keep: int, now: float | None = None) -> list[str]:
+        """Remove the files of old versions; the history stays.
+
+        What stays: the version in production, the `keep` versions that rollback would go back to first,
+        the `keep` that were published last, and those that ship with the package.
+
+        Returns:
+            the versions removed.
+        """
+        with self._writing(task):
+            events = self.history(task)
+            versions = self.versions(task)
+            line = [version for version in self._line_of_production(task) if version in versions]
+            staying = {self.production(task), *line[-keep - 1 :], *versions[-keep:]}
+            staying |= {event.version for event in events if event.reason == _SHIPS}
+            removed = [version for version in versions if version not in staying]
+            for version in removed:
+                folder = self._folder(task, version)
+                digest = sha256_of(folder / MANIFEST)
+                self._record(task, _event("prune", version, digest, reason=_OLDER, now=now))
+                (folder / MANIFEST).unlink()  # first: a folder without it is no version
+                shutil.rmtree(folder)
+            return removed
 
     def install_shipped(self, shipped: Path = SHIPPED, *, now: float | None = None) -> list[str]:
         """Publish the bundles that ship with the package; promote them where nothing is in production.
@@ -181,9 +246,9 @@ class Registry:
         installed = []
         for path in sorted(shipped.glob(f"*/*/{MANIFEST}")):
             manifest = read_manifest(path.parent)
-            self.publish(path.parent, reason="ships with echobeam", now=now)
+            self.publish(path.parent, reason=_SHIPS, now=now)
             if self.production(manifest.task) is None:
-                self.promote(manifest.task, manifest.version, reason="ships with echobeam", now=now)
+                self.promote(manifest.task, manifest.version, reason=_SHIPS, now=now)
                 installed.append(manifest.name)
         return installed
 
@@ -198,39 +263,25 @@ class Registry:
         """List the versions in production, the present one last; a rollback takes the last away."""
         line: list[str] = []
         current = self.production(task)
-        events = [event for event in self.history(task) if event.action != "publish"]
+        events = [event for event in self.history(task) if event.action in ("promote", "rollback")]
         if events and events[-1].version != current:
             events.pop()  # its alias was never replaced: the process was killed in between
         for event in events:
             if event.action == "rollback":
-                line.pop()
+                while line and line[-1] != event.version:
+                    line.pop()
             elif not line or line[-1] != event.version:
                 line.append(event.version)
         return line
 
-    def _event(
-        self,
-        task: str,
-        action: str,
-        version: str,
-        *,
-        reason: str,
-        numbers: Mapping[str, Any],
-        now: float | None,
-    ) -> Event:
-        return Event(
-            at=time.time() if now is None else now,
-            action=action,
-            version=version,
-            digest=sha256_of(self._folder(task, version) / MANIFEST),
-            reason=reason,
-            numbers=dict(numbers),
-        )
-
     def _record(self, task: str, event: Event) -> None:
-        with (self._task(task) / _HISTORY).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(event), sort_keys=True) + "\n")
-            file.flush()
+        line = (json.dumps(asdict(event), sort_keys=True) + "\n").encode()
+        with (self._task(task) / _HISTORY).open("ab+", buffering=0) as file:
+            file.seek(0)
+            text = file.read()
+            file.truncate(text.rfind(b"\n") + 1)  # what a killed writer, or one without space, began
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
             os.fsync(file.fileno())
 
     @contextmanager
@@ -253,6 +304,19 @@ class Registry:
                 f"{task!r} has no version {version!r} under {self.root}; there are: {known}"
             )
         return self._task(task) / version
+
+
+def _event(
+    action: str,
+    version: str,
+    digest: str,
+    *,
+    reason: str,
+    now: float | None,
+    numbers: Mapping[str, Any] | None = None,
+) -> Event:
+    at = time.time() if now is None else now
+    return Event(at, action, version, digest, reason, dict(numbers or {}))
 
 
 def _replace_text(path: Path, text: str) -> None:
