@@ -3,18 +3,29 @@
 All of it is drawn once for a clip, because it belongs to the probe's position, not to the beat.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, zoom
 
 from echo_models.phantom.arrays import BoolArray, ByteArray, FloatArray
+from echo_models.phantom.errors import InvalidRequestError
 from echo_models.phantom.tissue import Tissue
 
-__all__ = ["NO_TISSUE", "Artefacts", "draw_artefacts"]
+__all__ = ["ARTEFACTS", "AS_USUAL", "NO_TISSUE", "Artefacts", "draw_artefacts"]
 
 NO_TISSUE: Final = 255
+
+ARTEFACTS: Final = (
+    "contact", "shadow", "dropout", "compensation", "haze", "reverberation", "noise", "side_lobe", "window",
+)  # fmt: skip
+"""Those whose strength can be set one by one."""
+
+AS_USUAL: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ def draw_artefacts(
     ranges_mm: FloatArray,
     chest_wall_mm: float,
     severity: float,
+    ratios: Mapping[str, float] = AS_USUAL,
 ) -> Artefacts:
     """Draw the artefacts of one clip.
 
@@ -66,15 +78,24 @@ def draw_artefacts(
         ranges_mm: Sample distances from the probe, [S].
         chest_wall_mm: Skin to the inside of the chest wall.
         severity: 0 is an ideal scan, 1 the scatter seen in practice, 2 harder than that.
+        ratios: Strength of single artefacts, by name in `ARTEFACTS`, times the severity; 1 if not named. Of
+            haze and noise it is the amplitude, of shadows and reverberation how often they are.
+
+    Raises:
+        InvalidRequestError: A ratio is of no artefact.
     """
+    if unknown := sorted(ratios.keys() - set(ARTEFACTS)):
+        raise InvalidRequestError(f"An artefact must be one of {', '.join(ARTEFACTS)}; got {unknown}.")
+    strength = {name: severity * ratios.get(name, 1.0) for name in ARTEFACTS}
+    raised_db = {name: 20 * math.log10(max(ratios.get(name, 1.0), 0.01)) for name in ("haze", "noise")}
     across = across[:, None]
     deep = (ranges_mm / float(ranges_mm.max()))[None, :]
     shape = (across.size, ranges_mm.size)
     gain = np.zeros(shape, np.float32)
     # Poor contact and obliquity at the flanks, seldom the same on both sides.
-    centre = rng.normal(0, 0.25) * severity
+    centre = rng.normal(0, 0.25) * strength["contact"]
     for side in (-1, 1):
-        loss = severity * rng.gamma(1.5, 18)
+        loss = strength["contact"] * rng.gamma(1.5, 18)
         start = rng.uniform(0.0, 0.9)
         gain -= (
             loss
@@ -82,40 +103,40 @@ def draw_artefacts(
             * (0.3 + deep)
         )
     # Rib and lung shadows: bands of lines, deepening.
-    for _ in range(rng.poisson(1.0 * severity)):
+    for _ in range(rng.poisson(strength["shadow"])):
         band = _bell(across, rng.uniform(-1, 1), rng.uniform(0.03, 0.16))
         gain -= rng.uniform(4, 22) * band * np.clip(deep / rng.uniform(0.1, 0.6), 0, 1)
     # Whole wall segments that fail to show.
-    gain -= severity * 4.0 * np.clip(_smooth_field(rng, shape, (5, 5)) - 0.1, 0, 2.2) * rng.uniform(0.4, 2.2)
+    missing = np.clip(_smooth_field(rng, shape, (5, 5)) - 0.1, 0, 2.2)
+    gain -= strength["dropout"] * 4.0 * missing * rng.uniform(0.4, 2.2)
     gain += severity * 1.5 * _smooth_field(rng, shape, (3, 4))
     # Time gain compensation that is not right: a wavy curve over depth.
     curve = np.interp(
         deep[0],
         np.linspace(0, 1, 7),
-        rng.normal(0, 3.2 * severity, 7) - np.linspace(0, 3 * rng.normal(0, 1), 7),
+        rng.normal(0, 3.2 * strength["compensation"], 7) - np.linspace(0, 3 * rng.normal(0, 1), 7),
     )
     gain += np.asarray(curve, np.float32)[None, :]
     # Haze over everything, near-field clutter, reverberation lines.
-    haze_level = -48 + severity * rng.normal(0, 5)
+    haze_level = -48 + severity * rng.normal(0, 5) + raised_db["haze"]
     clutter = haze_level + 4 * severity * _smooth_field(rng, shape, (4, 4)) - 6 * deep
     near = (
         -20 + severity * rng.normal(0, 5) - ranges_mm[None, :] / (chest_wall_mm * rng.uniform(0.4, 3.0)) * 11
     )
     clutter = np.logaddexp(clutter * 0.23, near * 0.23) / 0.23
-    if rng.random() < 0.35 * severity:
+    if rng.random() < 0.35 * strength["reverberation"]:
         spacing = rng.uniform(14, 34)
         ladder = np.sum([_bell(ranges_mm, n * spacing, 1.6) * 0.6**n for n in range(1, 5)], axis=0)
         clutter += (14 * ladder[None, :] * _bell(across, rng.normal(0, 0.3), 0.4)).astype(np.float32)
-    noise = (
-        -64 + severity * rng.normal(0, 4) + rng.uniform(6, 18) * deep * severity + np.zeros(shape, np.float32)
-    )
+    noise = -64 + severity * rng.normal(0, 4) + rng.uniform(6, 18) * deep * severity
+    noise = noise + np.full(shape, raised_db["noise"], np.float32)
     return Artefacts(
         gain_db=np.asarray(gain, np.float32),
         clutter_db=np.asarray(clutter, np.float32),
         noise_db=np.asarray(noise, np.float32),
         chest_wall=_chest_wall(rng, shape, ranges_mm, chest_wall_mm),
-        seen=_acoustic_window(rng, across[:, 0], severity),
-        side_lobe_ratio=float(severity * rng.uniform(0.005, 0.03)),
+        seen=_acoustic_window(rng, across[:, 0], strength["window"]),
+        side_lobe_ratio=float(strength["side_lobe"] * rng.uniform(0.005, 0.03)),
         lung_decay_db=float(rng.uniform(0.15, 0.9) * (ranges_mm[1] - ranges_mm[0])),
     )
 

@@ -35,7 +35,9 @@ def render_b_mode(scene: Scene) -> Rendered:
     for box in boxes:
         fan = fit_fan(rng, settings, box, severity=scene.severity, mirrored=mirrored)
         draw_fan_marks(marks, fan, rng)
-        sector = Sector(scene.heart, plane, settings, rng, severity=scene.severity)
+        sector = Sector(
+            scene.heart, plane, settings, rng, severity=scene.severity, artefacts=scene.site.artefacts
+        )
         colour = bool(rng.random() < _COLOUR_SHARE * scene.severity)
         painters.append(SectorPainter(scene, sector, fan, marks, colour=colour))
     finish = Finish(scene, marks)

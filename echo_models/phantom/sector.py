@@ -1,6 +1,7 @@
 """A B-mode sector: tissue to echo, echo to grey, on a grid of lines and samples."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from echo_models.phantom.anatomy import Heart, Points
 from echo_models.phantom.arrays import BoolArray, ByteArray, FloatArray
-from echo_models.phantom.artefacts import NO_TISSUE, draw_artefacts
+from echo_models.phantom.artefacts import AS_USUAL, NO_TISSUE, draw_artefacts
 from echo_models.phantom.planes import ScanPlane
 from echo_models.phantom.speckle import Scatterers, point_spread
 from echo_models.phantom.tissue import OBLIQUE_LOSS_DB, Tissue, echogenicity_db
@@ -90,6 +91,7 @@ class Sector:
         settings: The machine.
         rng: Source of the clip's artefacts.
         severity: Strength of the artefacts.
+        artefacts: Strength of single ones, times the severity; see `draw_artefacts`.
         lines: Number of lines.
         samples: Number of samples on a line.
         steer: Angle of all lines alike, for M-mode; None spreads them over the sector.
@@ -103,6 +105,7 @@ class Sector:
         rng: np.random.Generator,
         *,
         severity: float = 1.0,
+        artefacts: Mapping[str, float] = AS_USUAL,
         lines: int = 128,
         samples: int = 256,
         steer: float | None = None,
@@ -132,6 +135,7 @@ class Sector:
             ranges_mm=self.ranges_mm,
             chest_wall_mm=heart.subject.chest_wall_mm,
             severity=severity,
+            ratios=artefacts,
         )
         self._clutter = self._still_clutter(rng)
         self._noise_seed = int(rng.integers(2**31))

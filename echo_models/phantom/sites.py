@@ -35,6 +35,7 @@ class Site:
         image_ratio: Size of the image on the screen, of its size at home.
         mirrored: Left and right are exchanged, as some laboratories show apical views.
         black_grey: Grey of black on its screens.
+        artefacts: Strength of single artefacts, by name in `ARTEFACTS`, times the severity.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Site:
     image_ratio: float = 1.0
     mirrored: bool = False
     black_grey: int = 0
+    artefacts: Mapping[str, float] = field(default_factory=dict)
 
     def settings(self, drawn: MachineSettings, rng: np.random.Generator) -> MachineSettings:
         """Set a machine as this site does.

@@ -51,7 +51,16 @@ def render_strip(scene: Scene) -> Rendered:
     if with_sector:
         fan = fit_fan(rng, settings, Box(int(rng.integers(4, 40)), box.top - 4, 150, 650), severity=0.0)
         draw_fan_marks(marks, fan, rng)
-        sector = Sector(scene.heart, plane, settings, rng, severity=scene.severity, lines=96, samples=128)
+        sector = Sector(
+            scene.heart,
+            plane,
+            settings,
+            rng,
+            severity=scene.severity,
+            artefacts=scene.site.artefacts,
+            lines=96,
+            samples=128,
+        )
         painter = SectorPainter(scene, sector, fan, marks, colour=bool(rng.random() < 0.3))
         painter.paint(image, float(scene.phases[0]), 0)
         fov_mask = fov_mask | painter.sampler.mask
@@ -74,7 +83,7 @@ def _strip(
     if scene.view == "mmode":
         strip = m_mode_strip(
             scene.heart, plane, settings, scene.rng, columns=220, rows=200, beats=beats, phase=phase,
-            severity=scene.severity,
+            severity=scene.severity, artefacts=scene.site.artefacts,
         )  # fmt: skip
         draw_strip_scale(marks, box, None, scene.rng)
         deltas = (s_per_px, settings.depth_mm / 10 / (box.bottom - box.top))

@@ -4,6 +4,7 @@ Shapes and speeds of the flows: Quiñones MA et al., "Recommendations for quanti
 echocardiography", J Am Soc Echocardiogr 15:167-184 (2002); Baumgartner H et al. on aortic stenosis (2017).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -157,6 +158,7 @@ def m_mode_strip(
     beats: float,
     phase: float,
     severity: float,
+    artefacts: Mapping[str, float],
 ) -> FloatArray:
     """Scan one line of a sector over and over: depth down, time to the right.
 
@@ -172,12 +174,23 @@ def m_mode_strip(
         beats: Heart beats across the strip.
         phase: Cardiac phase of the right end.
         severity: Strength of the artefacts.
+        artefacts: Strength of single ones, times the severity.
 
     Returns:
         Grey [rows, columns], float32, 0 to 255.
     """
     angle = float(rng.normal(0, 0.12))
-    line = Sector(heart, plane, settings, rng, severity=severity, lines=columns, samples=rows, steer=angle)
+    line = Sector(
+        heart,
+        plane,
+        settings,
+        rng,
+        severity=severity,
+        artefacts=artefacts,
+        lines=columns,
+        samples=rows,
+        steer=angle,
+    )
     phases = phase + np.linspace(-beats, 0, columns, dtype=np.float32)
     breath_mm = 2.5 * np.sin(2 * np.pi * np.linspace(0, beats / 4.5, columns) + rng.uniform(0, 6))
     moved = np.asarray(SUPERIOR[:, None] * breath_mm[None, :], np.float32)
