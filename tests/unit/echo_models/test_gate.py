@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from echo_models.gate import GateRule, decide
+from echo_models.gate import GateRule, calibration_error, decide, refuse
 
 LABELS = np.tile([0, 0, 0, 0, 1], 60)
 
@@ -45,6 +45,7 @@ def test_always_normal_stays_out_though_its_accuracy_is_four_fifths() -> None:
     decision = decide(LABELS, np.zeros(len(LABELS), np.float32), None)
     assert not decision.promote
     assert "0.500 is below the floor of 0.600" in decision.reason
+    assert "0.000 of class 1" in decision.reason
 
 
 def test_a_model_over_the_floor_goes_in_where_nothing_is_at_work() -> None:
@@ -93,3 +94,42 @@ def test_the_gate_refuses_nothing_and_what_does_not_fit() -> None:
         decide(LABELS[:0], right(0.9, 1)[:0], None)
     with pytest.raises(ValueError, match="needs labeled frames"):
         decide(LABELS, right(0.9, 1), right(0.9, 1)[:5])
+
+
+def test_a_class_that_is_not_found_keeps_a_good_model_out_and_is_named() -> None:
+    labels = np.arange(300) % 3
+    named = np.where(labels == 2, np.arange(300) // 3 % 2, labels)
+    blind = 0.1 + 0.7 * np.eye(3, dtype=np.float32)[named]
+    decision = decide(labels, blind, None, classes=("plax", "a4c", "a5c"))
+    assert [check.name for check in decision.checks if not check.passed] == ["class_floor"]
+    assert "0.000 of a5c" in decision.reason
+    assert decision.numbers["lowest_class"] == 0
+    assert decide(labels, blind, None, rule=GateRule(class_floor=0)).promote
+
+
+def test_a_model_that_is_sure_of_what_is_wrong_stays_out_for_its_calibration() -> None:
+    sure = np.where(right(0.65, 1) > 0.5, 1.0, 0.0).astype(np.float32)
+    decision = decide(LABELS, sure, None)
+    assert [check.name for check in decision.checks if not check.passed] == ["calibration"]
+    assert decision.numbers["calibration_error"] == pytest.approx(1 - (sure == LABELS).mean(), abs=0.01)
+    modest = np.where(sure > 0.5, 0.65, 0.35).astype(np.float32)
+    assert decide(LABELS, modest, None).promote
+
+
+def test_calibration_error_is_zero_where_confidence_is_accuracy() -> None:
+    labels = np.tile([0, 0, 0, 1], 50)
+    probabilities = np.tile(np.array([[0.75, 0.25]], np.float32), (200, 1))
+    assert calibration_error(labels, probabilities, bins=1) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(1 - labels, probabilities, bins=1) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_every_check_is_made_and_every_failure_told() -> None:
+    decision = decide(LABELS, 1 - right(0.95, 1), right(0.95, 2))
+    assert [check.name for check in decision.checks] == ["floor", "class_floor", "calibration", "production"]
+    assert not any(check.passed for check in decision.checks)
+    assert decision.reason.count(";") >= 3
+
+
+def test_a_bundle_that_cannot_be_used_is_refused() -> None:
+    decision = refuse("cannot be loaded")
+    assert (decision.promote, decision.reason, decision.numbers) == (False, "cannot be loaded", {})
