@@ -193,6 +193,8 @@ class Heart:
         labels[around < 4.4] = Tissue.FAT
         for level, wall in chambers:
             labels[level < wall] = Tissue.ATRIAL_WALL if wall < 3 else Tissue.MYOCARDIUM
+        (left, _), (right, _) = chambers[1:]
+        labels[(np.maximum(left, right) < _SEPTAL_REACH_MM) & (z < 0)] = Tissue.ATRIAL_SEPTUM
         myocardium = (lv_outer < 0) & (z > -3)
         for level, _ in chambers:
             labels[(level < 0) & ~myocardium] = Tissue.BLOOD
@@ -299,6 +301,9 @@ class Heart:
         ):
             labels[_cusps((x, y, z), centre, axis, radius, ejection)] = Tissue.VALVE
 
+
+_SEPTAL_REACH_MM: Final = 7.0
+"""What is nearer than this to both atria is the wall between them, and no sac is there."""
 
 _PULMONARY_VALVE: Final = vector([3, 36, -8])
 _PULMONARY_AXIS: Final = unit(vector([0.42, -0.35, -0.83]))
