@@ -176,7 +176,9 @@ def train_gan(
         on_epoch=on_epoch or (lambda _, __: None),
         out_of_time=out_of_time or (lambda: False),
     )
-    classifiers, generators, log = [], [], []
+    classifiers: list[keras.Model] = []
+    generators: list[keras.Model] = []
+    log: Log = []
     stopped_early = False
     for number in range(1, options.ensemble + 1):
         stage = "gan" if options.ensemble == 1 else f"gan_member_{number}"
