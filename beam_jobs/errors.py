@@ -2,6 +2,7 @@
 
     BeamJobsError
     ├── SetupError            refuse to start: the message says what to correct
+    ├── StepError             fail the attempt: a step raised; only type and place are told
     ├── QueryError            fail the job: the statement was refused or did not run
     └── AuditError            show nothing: what is about to be shown could not be noted
 
@@ -17,6 +18,10 @@ class BeamJobsError(Exception):
 
 class SetupError(BeamJobsError):
     """A job cannot start as it is configured."""
+
+
+class StepError(BeamJobsError):
+    """A step of the pipeline raised something whose message nobody may see."""
 
 
 class QueryError(BeamJobsError):

@@ -1,13 +1,17 @@
 """From claimed studies to committed tables, as one sentence.
 
-`ProcessStudies` is the same whether its claims are a batch or never end: see
-`beam_jobs.worker` for what feeds it.
+`ProcessStudies` is the same whether its claims are a batch or never end: `beam_jobs.worker` feeds it
+batches, `beam_jobs.unbounded` claims without end.
 """
 
+import time
 from dataclasses import dataclass
 
 import apache_beam as beam
+import structlog
 
+from beam_jobs.metrics import process_metrics
+from beam_jobs.records import WrittenStudy
 from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.transforms import (
     ClassifyHypertrophy,
@@ -22,13 +26,16 @@ from beam_jobs.transforms import (
     WriteStudies,
 )
 
+_log = structlog.get_logger(__name__)
+
 
 @dataclass
 class ProcessStudies(beam.PTransform):
     """Process claimed studies: read, de-identify, flatten, predict, collect, write.
 
-    Takes a PCollection of `StudyClaim`. Gives one of `WrittenStudy`, one per claim, each once its
-    tables are in place and the ledger says done. Uses no window, trigger, timer or end of input.
+    Takes a PCollection of `StudyClaim`, spread over the workers by a `beam.Reshuffle`. Gives one of
+    `WrittenStudy`, one per claim, each once its tables are in place and the ledger says done. Uses no
+    window, trigger, timer or end of input.
     """
 
     settings: WorkerSettings
@@ -41,7 +48,7 @@ class ProcessStudies(beam.PTransform):
         fov_frames = settings.fov_frames_per_clip
         pool_frames = settings.pool_frames_per_clip
 
-        instances, unread = claims | beam.Reshuffle() | ReadInstances(settings.spool)
+        instances, unread = claims | ReadInstances(settings.spool)
         clean, unclean = instances | DeidentifyInstances(settings.key_file)
         chunks, undecoded = clean | FlattenFrames(self.deid.ocr)
         predictions = (
@@ -65,3 +72,21 @@ class ProcessStudies(beam.PTransform):
                 deid=self.deid,
             )
         )
+
+
+def report_study(study: WrittenStudy) -> None:
+    """Count a study and log its one line, in whichever process it was written."""
+    process_metrics().observe_study(study, now=time.time())
+    if study.committed and study.quarantined is not None:
+        _log.error("study_quarantined", claim=study.claim_token, reason=study.quarantined.value)
+        return
+    _log.info(
+        "study_written" if study.committed else "study_claim_lost",
+        claim=study.claim_token,
+        revision=study.revision,
+        clips=study.clips,
+        frames=study.frames,
+        views=study.frames_by_view,
+        rejections=study.rejections_by_reason,
+        models=study.models,
+    )

@@ -1,11 +1,22 @@
 """Keep Beam from printing: it logs the messages of exceptions, and those may quote a header.
 
 What failed is told by the exception itself, whose message is not logged either: see
-`dicom_listener.log.describe_error`.
+`dicom_listener.log.describe_error`. An engine, though, gets the whole text of what a step raised, and
+logs it: so a step that reads patients' headers raises `StepError` instead, which says type and place.
 """
 
+import functools
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from beam_jobs.errors import StepError
+from dicom_listener.log import configure_logging, describe_error
+
+_Fn = TypeVar("_Fn", bound=type[Any])  # a DoFn; whoever starts without Beam imports this, too
 
 
 def quiet_beam() -> None:
@@ -14,6 +25,32 @@ def quiet_beam() -> None:
     root = logging.getLogger()
     if _is_not_from_beam not in root.filters:
         root.addFilter(_is_not_from_beam)
+
+
+def settle_process() -> None:
+    """Make a worker process of an engine log like ours: to stderr, without patients' values.
+
+    Beam starts such processes, and nobody reads their stdout: a line printed there for each study would
+    stop them once the pipe is full.
+    """
+    if not structlog.is_configured():
+        configure_logging()
+        quiet_beam()
+
+
+def telling_no_values(fn: _Fn) -> _Fn:
+    """Make a DoFn raise type and place of what went wrong, not its message."""
+    process = fn.process
+
+    @functools.wraps(process)
+    def guarded(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        try:
+            yield from process(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever it was, its message may quote a header
+            raise StepError(describe_error(error)) from None
+
+    fn.process = guarded
+    return fn
 
 
 def _is_not_from_beam(record: logging.LogRecord) -> bool:

@@ -40,6 +40,13 @@ class WorkerSettings(SectionSettings):
     pool_frames_per_clip: int = Field(
         default=32, ge=0, description="Most apical four-chamber frames of a clip stored for the nightly pool."
     )
+    runner: str | None = Field(
+        default=None,
+        description="Beam runner of the engine to work on, such as `FlinkRunner`; none: in this process.",
+    )
+    studies_in_flight: int = Field(
+        default=32, ge=1, description="Most studies that an engine holds at once; then claims wait."
+    )
     beam_options: list[str] = Field(default_factory=list, description="Options passed to Beam as they are.")
     spool: RootedPath = Field(
         default_factory=lambda data: data["root"] / "spool", description="Folder of received instances."

@@ -45,6 +45,7 @@ from beam_jobs.model_handlers import (
     LeftVentricleModelHandler,
     ViewModelHandler,
 )
+from beam_jobs.quiet_beam import telling_no_values
 from beam_jobs.records import (
     CollectedStudy,
     InstanceReference,
@@ -94,6 +95,7 @@ class ReadInstances(beam.PTransform):
         return claims | beam.ParDo(_ReadInstancesFn(str(self.spool))).with_outputs(_REJECTIONS, main=_MAIN)
 
 
+@telling_no_values
 class _ReadInstancesFn(beam.DoFn):
     def __init__(self, spool: str) -> None:
         self._spool = spool
@@ -144,6 +146,7 @@ class DeidentifyInstances(beam.PTransform):
         )
 
 
+@telling_no_values
 class _DeidentifyInstancesFn(beam.DoFn):
     def __init__(self, key_file: str) -> None:
         self._key_file = key_file  # the path and not the key: a DoFn is pickled
@@ -176,6 +179,7 @@ class FlattenFrames(beam.PTransform):
         return instances | beam.ParDo(_FlattenFramesFn(self.ocr)).with_outputs(_REJECTIONS, main=_MAIN)
 
 
+@telling_no_values
 class _FlattenFramesFn(beam.DoFn):
     def __init__(self, ocr: OcrMode) -> None:
         self._ocr = ocr
@@ -433,6 +437,7 @@ class WriteStudies(beam.PTransform):
         return studies | beam.ParDo(_WriteStudiesFn(self))
 
 
+@telling_no_values
 class _WriteStudiesFn(beam.DoFn):
     def __init__(self, step: WriteStudies) -> None:
         self._spool, self._results, self._pool = step.spool, step.results, step.pool

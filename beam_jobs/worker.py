@@ -1,4 +1,8 @@
-"""The worker: claims complete studies and runs a bounded pipeline over each batch, in this process.
+"""The worker: claims complete studies and has them processed, in this process or on an engine.
+
+In this process it claims a batch, runs a bounded pipeline over it, and claims again; on an engine one
+pipeline claims without end and the worker watches over it: see `beam_jobs.driver`. Named studies are
+batches on either.
 
 A batch is claimed under leases that a heartbeat renews. Studies are committed one by one inside the
 pipeline; if it fails, those not yet committed are given back with the error, and the ledger decides
@@ -20,11 +24,13 @@ import structlog
 from beam_jobs.claims import pseudonymize_claim
 from beam_jobs.deid import Pseudonymizer
 from beam_jobs.deid.ocr import OcrError, find_ocr
-from beam_jobs.engine import new_pipeline, parse_beam_options
-from beam_jobs.errors import SetupError
+from beam_jobs.driver import Driver
+from beam_jobs.engine import beam_flags, names_engine, new_pipeline
+from beam_jobs.errors import SetupError, StepError
+from beam_jobs.heartbeat import Heartbeat
 from beam_jobs.metrics import process_metrics
-from beam_jobs.pipeline import ProcessStudies
-from beam_jobs.records import StudyClaim, WrittenStudy
+from beam_jobs.pipeline import ProcessStudies, report_study
+from beam_jobs.records import StudyClaim
 from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.staging import sweep_unfinished
 from dicom_listener.completion import CompletionRule
@@ -111,7 +117,7 @@ class Worker:
         return True
 
     def run(self, *, once: bool = False) -> None:
-        """Process batches until told to stop.
+        """Process studies until told to stop.
 
         Args:
             once: return as soon as no study can be claimed.
@@ -119,6 +125,30 @@ class Worker:
         Raises:
             LedgerUnavailableError: with `once`, if the ledger does not answer; else it is asked again.
         """
+        if self._is_on_engine:
+            Driver(
+                self._settings,
+                self._rule,
+                self._deid,
+                self.ledger,
+                stopping=self._stopping,
+                clock=self._clock,
+            ).run(once=once)
+        else:
+            self._run_batches(once=once)
+
+    def run_studies(self, study_instance_uids: Sequence[str]) -> None:
+        """Process these studies as far as they are complete, in bounded pipelines, and return.
+
+        Raises:
+            LedgerUnavailableError: if the ledger does not answer.
+        """
+        for start in range(0, len(study_instance_uids), self._studies_per_batch):
+            named = study_instance_uids[start : start + self._studies_per_batch]
+            while not self._stopping.is_set() and self.process_next_batch(only=named):
+                pass
+
+    def _run_batches(self, *, once: bool) -> None:
         while not self._stopping.is_set():
             try:
                 worked = self.process_next_batch()
@@ -133,8 +163,11 @@ class Worker:
                 return
             self._stopping.wait(self._settings.poll_s)
 
-    def process_next_batch(self) -> bool:
+    def process_next_batch(self, *, only: Sequence[str] | None = None) -> bool:
         """Claim a batch and process it.
+
+        Args:
+            only: Study Instance UIDs; None for any study.
 
         Returns:
             False if there was no study to claim.
@@ -146,10 +179,11 @@ class Worker:
         self.ledger.complete_studies(self._rule, now=self._clock())
         claimed = self.ledger.claim_studies(
             worker=self._name,
-            limit=settings.studies_per_batch,
+            limit=self._studies_per_batch,
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
             now=self._clock(),
+            only=only,
         )
         if not claimed:
             return False
@@ -187,26 +221,20 @@ class Worker:
     @contextmanager
     def _heartbeat(self, tokens: Sequence[str]) -> Iterator[None]:
         """Renew the leases while the block runs."""
-        over = threading.Event()
-
-        def beat() -> None:
-            while not over.wait(self._settings.lease_s / 3):
-                try:
-                    self.ledger.extend_claims(tokens, lease_s=self._settings.lease_s, now=self._clock())
-                except LedgerUnavailableError as error:
-                    _log.warning("heartbeat_failed", error=describe_error(error))
-
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
+        heartbeat = Heartbeat(self.ledger, lease_s=self._settings.lease_s, clock=self._clock)
+        heartbeat.add(tokens)
+        heartbeat.start()
         try:
             yield
         finally:
-            over.set()
-            thread.join()
+            heartbeat.stop()
 
     def _start(self, stack: ExitStack) -> None:
         settings = self._settings
-        parse_beam_options(settings.beam_options)
+        self._is_on_engine = names_engine(beam_flags(settings))
+        self._studies_per_batch = (
+            settings.studies_in_flight if self._is_on_engine else settings.studies_per_batch
+        )
         _prepare_models(settings)
         self._pseudonymizer = Pseudonymizer.from_key_file(settings.key_file)
         _check_ocr(self._deid)
@@ -229,32 +257,21 @@ def run_batch(claims: Sequence[StudyClaim], settings: WorkerSettings, deid: Deid
     Raises:
         Exception: whatever a step raised.
     """
-    with new_pipeline(settings.beam_options) as pipeline:
-        _ = pipeline | beam.Create(claims) | ProcessStudies(settings, deid) | "Report" >> beam.Map(_report)
-
-
-def _report(study: WrittenStudy) -> None:
-    """Count a study and log its one line, in whichever process it was written."""
-    process_metrics().observe_study(study, now=time.time())
-    if study.committed and study.quarantined is not None:
-        _log.error("study_quarantined", claim=study.claim_token, reason=study.quarantined.value)
-        return
-    _log.info(
-        "study_written" if study.committed else "study_claim_lost",
-        claim=study.claim_token,
-        revision=study.revision,
-        clips=study.clips,
-        frames=study.frames,
-        views=study.frames_by_view,
-        rejections=study.rejections_by_reason,
-        models=study.models,
-    )
+    with new_pipeline(beam_flags(settings)) as pipeline:
+        _ = (
+            pipeline
+            | beam.Create(claims)
+            | beam.Reshuffle()
+            | ProcessStudies(settings, deid)
+            | "Report" >> beam.Map(report_study)
+        )
 
 
 def describe_failure(failure: BaseException) -> str:
     """Say what failed and in which step, without a value of a header."""
     steps = re.findall(r"\[while running '(?:ProcessStudies/)?(\w+)", str(failure))
-    own = re.sub(r" ?\[while running '[^']*'\]", "", describe_error(failure))
+    told = str(failure) if isinstance(failure, StepError) else describe_error(failure)
+    own = re.sub(r" ?\[while running '[^']*'\]", "", told)
     return f"{own} in {steps[0]}" if steps else own
 
 

@@ -3,10 +3,11 @@
     1   the first release: no table says which version it is
     2   storage commitment, what the archive says of a study, contents that are not at work, what is
         wrong with a file, counted duplicates
+    3   when the work of a claim began
 
 A ledger is brought to the latest version by the first process that opens it, in one transaction. Every
 step adds; none removes or renames, so that a worker of the release before may go on meanwhile. Whoever
-adds version 3 writes out here what version 2 takes from `dicom_listener.schema`, as it is then.
+changes a table that an earlier step takes from `dicom_listener.schema` writes it out there, as it was.
 """
 
 import time
@@ -27,7 +28,7 @@ from dicom_listener.schema import (
     studies,
 )
 
-LATEST: Final = 2
+LATEST: Final = 3
 
 _MIGRATION_LOCK: Final = 0x6563686F  # "echo"; any number that nobody else of this database uses
 
@@ -100,4 +101,8 @@ def _to_version_2(connection: Connection) -> None:
         new.create(connection)
 
 
-_STEPS: Final[dict[int, Callable[[Connection], None]]] = {2: _to_version_2}
+def _to_version_3(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE studies ADD COLUMN begun_at FLOAT")
+
+
+_STEPS: Final[dict[int, Callable[[Connection], None]]] = {2: _to_version_2, 3: _to_version_3}

@@ -71,6 +71,7 @@ studies = sa.Table(
     sa.Column("claimed_revision", sa.Integer),
     sa.Column("batch_id", sa.ForeignKey("batches.batch_id")),
     sa.Column("lease_until", sa.Float),
+    sa.Column("begun_at", sa.Float),  # when the claim's work began on an engine; a claim begins once
     sa.Column("done_at", sa.Float),
     sa.Column("done_revision", sa.Integer),
     sa.Column("duplicates", sa.Integer, nullable=False, server_default="0"),  # times that nothing new came

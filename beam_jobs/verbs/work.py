@@ -1,28 +1,37 @@
 """`echobeam work`: complete studies into Parquet.
 
-Exit codes: 0 fine, 1 a study failed at every attempt, 2 usage or configuration refused, 4 busy.
+Exit codes: 0 fine, 1 a study failed at every attempt, 2 usage or configuration refused, 3 a study that
+was named is not in the ledger, 4 busy.
 """
 
 # ruff: noqa: PLC0415 - what is heavy is imported when the verb runs, so that help is instant
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import IO, TYPE_CHECKING, Final
 
 import click
 
+if TYPE_CHECKING:
+    from beam_jobs.worker import Worker
+
 _FAILED: Final = 1
 _REFUSED: Final = 2
+_NOT_FOUND: Final = 3
 _BUSY: Final = 4
 
 
 @click.command(
     epilog="\b\nExample:\n  echobeam work --root ./echobeam-data --once\n\n\b\n"
     "What follows `--` goes to Beam as it is:\n"
-    "  echobeam work --root ./echobeam-data -- --direct_num_workers=1"
+    "  echobeam work --root ./echobeam-data -- --direct_num_workers=1\n\n\b\n"
+    "On an engine, its job server and worker pools named:\n"
+    "  echobeam work --runner FlinkRunner -- --flink_master=flink:8081 \\\n"
+    "    --environment_type=EXTERNAL --environment_config=localhost:50000"
 )
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED)
 @click.option(
@@ -35,12 +44,25 @@ _BUSY: Final = 4
 )
 @click.option("--once", is_flag=True, help="Stop when no study is left to process.")
 @click.option(
+    "--runner", help="Beam runner of the engine to work on, such as FlinkRunner.  [default: in this process]"
+)
+@click.option(
+    "--studies",
+    type=click.File(encoding="utf-8"),
+    help="Process the studies whose Study Instance UIDs this file lists, one a line, and stop; - is stdin.",
+)
+@click.option(
     "--http-port",
     type=click.IntRange(0, 65535),
     help="Port of /metrics, /healthz and /readyz, 0 for a free one.  [default: 9109]",
 )
 @click.option(
     "--studies-per-batch", type=click.IntRange(1), help="Most studies in one pipeline.  [default: 8]"
+)
+@click.option(
+    "--studies-in-flight",
+    type=click.IntRange(1),
+    help="Most studies that an engine holds at once; then claims wait.  [default: 32]",
 )
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Most frames in one call of a network.  [default: 64]"
@@ -51,15 +73,19 @@ def work(
     beam_options: tuple[str, ...],
     root: Path,
     once: bool,
+    runner: str | None,
+    studies: IO[str] | None,
     http_port: int | None,
     studies_per_batch: int | None,
+    studies_in_flight: int | None,
     batch_size: int | None,
     quiet: bool,
 ) -> None:
     """Process complete studies into Parquet until SIGTERM or Ctrl-C.
 
     The batch under way is finished first; a second signal stops at once, and its studies come back
-    when their leases end.
+    when their leases end. On an engine (--runner) one pipeline claims without end: what it holds when it is
+    told to stop goes back to the queue. With --studies only those that are complete are processed.
     """
     from beam_jobs.quiet_beam import quiet_beam
     from dicom_listener.completion import CompletionRule
@@ -79,8 +105,10 @@ def work(
             WorkerSettings,
             SECTION,
             root,
+            runner=runner,
             http_port=http_port,
             studies_per_batch=studies_per_batch,
+            studies_in_flight=studies_in_flight,
             batch_size=batch_size,
             beam_options=list(beam_options) or None,
         )
@@ -105,10 +133,30 @@ def work(
         stop_with_supervisor()
         with worker:
             failed_before = worker.ledger.counts_by_state()[StudyState.FAILED]
-            worker.run(once=once)
+            if studies is None:
+                worker.run(once=once)
+            else:
+                _run_listed(worker, studies)
             failed = worker.ledger.counts_by_state()[StudyState.FAILED] - failed_before
-    if once and failed > 0:
+    if (once or studies is not None) and failed > 0:
         sys.exit(_FAILED)
+
+
+def _run_listed(worker: "Worker", file: IO[str]) -> None:
+    """Process the studies that a file lists, and say on stdout what became of them."""
+    listed = dict.fromkeys(filter(None, map(str.strip, file)))
+    states = worker.ledger.states_of(list(listed))
+    unknown = len(listed) - len(states)
+    if unknown:
+        click.echo(
+            f"Error: {unknown} of the {len(listed)} studies that {file.name} lists are not in the ledger: "
+            "expected one Study Instance UID of `echobeam studies list` on each line; nothing was processed",
+            err=True,
+        )
+        sys.exit(_NOT_FOUND)
+    worker.run_studies(list(listed))
+    counts = Counter(worker.ledger.states_of(list(listed)).values())
+    click.echo(", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no studies")
 
 
 @contextmanager

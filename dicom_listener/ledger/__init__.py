@@ -17,6 +17,7 @@ they hold patients' identifiers.
 
 from dicom_listener.ledger.claims import Claims
 from dicom_listener.ledger.completing import Completing
+from dicom_listener.ledger.engines import Engines, HeldClaim
 from dicom_listener.ledger.inventory import Inventory
 from dicom_listener.ledger.pruning import Pruning
 from dicom_listener.ledger.questions import Questions
@@ -43,6 +44,7 @@ __all__ = [
     "ConflictPolicy",
     "Content",
     "FileState",
+    "HeldClaim",
     "Ledger",
     "ReceivedInstance",
     "RecordOutcome",
@@ -53,5 +55,5 @@ __all__ = [
 ]
 
 
-class Ledger(Receiving, Completing, Claims, Questions, Inventory, Pruning):
+class Ledger(Receiving, Completing, Claims, Engines, Questions, Inventory, Pruning):
     """The ledger behind a database URL. Threads and processes may share it."""

@@ -1,7 +1,7 @@
 """Claims: complete studies are given out under leases, and come back done, failed or unfinished."""
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ _UNCLAIMED: Final[Mapping[str, None]] = {
     "claim_token": None,
     "claimed_revision": None,
     "lease_until": None,
+    "begun_at": None,
 }
 
 
@@ -26,7 +27,15 @@ class Claims(Database):
     """What the workers write."""
 
     def claim_studies(
-        self, *, worker: str, limit: int, lease_s: float, max_attempts: int, now: float
+        self,
+        *,
+        worker: str,
+        limit: int,
+        lease_s: float,
+        max_attempts: int,
+        now: float,
+        is_idle: bool = True,
+        only: Collection[str] | None = None,
     ) -> list[ClaimedStudy]:
         """Take complete studies under a lease, oldest first.
 
@@ -39,6 +48,8 @@ class Claims(Database):
             lease_s: seconds the claim is this worker's unless it is extended.
             max_attempts: attempts after which a study is failed.
             now: seconds since the epoch.
+            is_idle: whether the worker has no other study; else it gets none that failed before.
+            only: Study Instance UIDs, some hundreds at most; None for any study.
 
         Returns:
             The claimed studies, none if there is nothing to do.
@@ -46,9 +57,9 @@ class Claims(Database):
         with self.writing() as connection:
             expired = sa.select(studies).where(studies.c.lease_until <= now)
             for study in all_rows(connection, expired.with_for_update(skip_locked=True)):
-                _end_attempt(connection, study, "the worker's lease ended", max_attempts, now)
-            waiting = _waiting(connection, limit, now)
-            taken = _fit_to_run_together(waiting)
+                end_attempt(connection, study, "the worker's lease ended", max_attempts, now)
+            waiting = _waiting(connection, limit, now, only)
+            taken = _fit_to_run_together(waiting, is_idle=is_idle)
             if not taken:
                 return []
             batch_id = uuid.uuid4().hex
@@ -57,19 +68,29 @@ class Claims(Database):
             )
             return [_claim(connection, study, batch_id, now + lease_s) for study in taken]
 
-    def extend_claims(self, tokens: Iterable[str], *, lease_s: float, now: float) -> set[str]:
+    def extend_claims(
+        self, tokens: Iterable[str], *, lease_s: float, now: float, is_waiting: bool = False
+    ) -> set[str]:
         """Renew leases: the heartbeat of a worker.
+
+        Args:
+            tokens: the claims.
+            lease_s: seconds from now for which they are held.
+            now: seconds since the epoch.
+            is_waiting: whether only claims whose work has not begun are meant.
 
         Returns:
             The tokens that are still held; work for the others should stop.
         """
-        wanted = list(tokens)
+        statement = held(list(tokens))
+        if is_waiting:
+            statement = statement.where(studies.c.begun_at.is_(None))
         with self.writing() as connection:
-            held = [study["claim_token"] for study in all_rows(connection, _held(wanted))]
+            still = [study["claim_token"] for study in all_rows(connection, statement)]
             connection.execute(
-                studies.update().where(studies.c.claim_token.in_(held)).values(lease_until=now + lease_s)
+                studies.update().where(studies.c.claim_token.in_(still)).values(lease_until=now + lease_s)
             )
-            return set(held)
+            return set(still)
 
     @contextmanager
     def committing(self, claim_token: str, *, now: float) -> Iterator[None]:
@@ -122,11 +143,11 @@ class Claims(Database):
             now: seconds since the epoch.
         """
         with self.writing() as connection:
-            for study in all_rows(connection, _held(list(tokens))):
-                _end_attempt(connection, study, error, max_attempts, now)
+            for study in all_rows(connection, held(list(tokens))):
+                end_attempt(connection, study, error, max_attempts, now)
 
 
-def _held(tokens: list[str]) -> sa.Select[Any]:
+def held(tokens: list[str]) -> sa.Select[Any]:
     """Select the studies of claims and lock them, always in the same order."""
     return (
         sa.select(studies)
@@ -136,7 +157,9 @@ def _held(tokens: list[str]) -> sa.Select[Any]:
     )
 
 
-def _waiting(connection: Connection, limit: int, now: float) -> list[RowMapping]:
+def _waiting(
+    connection: Connection, limit: int, now: float, only: Collection[str] | None
+) -> list[RowMapping]:
     """Lock the head of the queue, and fail what would lose results that it has."""
     head = (
         sa.select(studies)
@@ -145,6 +168,8 @@ def _waiting(connection: Connection, limit: int, now: float) -> list[RowMapping]
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
+    if only is not None:
+        head = head.where(studies.c.study_instance_uid.in_(only))
     while True:
         waiting = all_rows(connection, head)
         unfit = [study for study in waiting if _fail_without_files(connection, study, now)]
@@ -178,12 +203,12 @@ def _fail_without_files(connection: Connection, study: RowMapping, now: float) -
     return True
 
 
-def _fit_to_run_together(waiting: list[RowMapping]) -> list[RowMapping]:
+def _fit_to_run_together(waiting: list[RowMapping], *, is_idle: bool) -> list[RowMapping]:
     """Take the head of the queue alone if it failed before, else all up to the first that did."""
     taken: list[RowMapping] = []
     for study in waiting:
         if study["last_error"] is not None:
-            return taken or [study]
+            return taken or ([study] if is_idle else [])
         taken.append(study)
     return taken
 
@@ -222,9 +247,10 @@ def _claim(connection: Connection, study: RowMapping, batch_id: str, lease_until
     )
 
 
-def _end_attempt(
+def end_attempt(
     connection: Connection, study: RowMapping, error: str | None, max_attempts: int, now: float
 ) -> None:
+    """Take a claim away: back to the queue, to its next round, or to the failed ones."""
     attempts = study["attempts"] if error is not None else study["attempts"] - 1
     if study["revision"] != study["claimed_revision"]:
         state, attempts = StudyState.RECEIVING, 0  # the next round begins whatever became of this one

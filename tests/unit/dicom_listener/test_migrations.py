@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import LedgerVersionError
 from dicom_listener.ledger import ConflictKind, Ledger, RecordOutcome, StudyState
-from dicom_listener.migrations import LATEST
+from dicom_listener.migrations import _STEPS, LATEST
 from dicom_listener.schema import ledger_version, metadata
 from tests.postgres import BACK_ENDS, Cluster
 from tests.unit.dicom_listener.instances import make_received
@@ -176,7 +176,7 @@ def test_an_upgrade_that_breaks_changes_nothing(
         connection.exec_driver_sql("ALTER TABLE studies ADD COLUMN half_way INTEGER")
         raise sqlite3.ProgrammingError
 
-    monkeypatch.setattr("dicom_listener.migrations._STEPS", {LATEST: broken})
+    monkeypatch.setitem(_STEPS, LATEST, broken)
     with pytest.raises(sqlite3.ProgrammingError):
         Ledger(version_1)
     assert shape(engine) == before

@@ -1,0 +1,170 @@
+"""Prism, Beam's own portable engine, and pools of worker processes for it, as real programs.
+
+Prism is built by Go: `go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0`. It is looked for on
+PATH and among Go's programs, and else built from Go's module cache, without network.
+"""
+
+import functools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import pytest
+
+from tests.programs import DEADLINE_S, wait_for
+
+MODULE: Final = "github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0"
+_OFFLINE: Final = {"GOPROXY": "off", "GOSUMDB": "off", "GOFLAGS": "-mod=mod"}
+_POOL: Final = "apache_beam.runners.worker.worker_pool_main"
+
+
+@functools.cache
+def find_prism() -> str | None:
+    """Give the path of Prism; None where there is none and none can be built."""
+    found = shutil.which("prism", path=os.pathsep.join([os.environ.get("PATH", ""), *_go_programs()]))
+    if found is not None or shutil.which("go") is None:
+        return found
+    built = subprocess.run(
+        ["go", "install", MODULE], env={**os.environ, **_OFFLINE}, capture_output=True, check=False
+    )
+    return shutil.which("prism", path=os.pathsep.join(_go_programs())) if built.returncode == 0 else None
+
+
+def _go_programs() -> list[str]:
+    if shutil.which("go") is None:
+        return []
+    said = subprocess.run(["go", "env", "GOBIN", "GOPATH"], capture_output=True, text=True, check=True)
+    gobin, gopath = said.stdout.splitlines()
+    return [gobin or f"{gopath}/bin"]
+
+
+@pytest.fixture(scope="session")
+def prism_program() -> str:
+    """Give the path of Prism; skip the test where there is none."""
+    found = find_prism()
+    if found is None:
+        pytest.skip(f"Prism is not installed (go install {MODULE})")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that runs.
+
+    Attributes:
+        endpoint: where it is reached.
+    """
+
+    endpoint: str
+    process: subprocess.Popen[str]
+
+    def kill(self) -> None:
+        """Kill it at once, and wait until it is gone."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(DEADLINE_S)
+
+    def children(self) -> list[int]:
+        """List the process ids of the programs that it started."""
+        return children_of(self.process.pid)
+
+
+def children_of(pid: int) -> list[int]:
+    """List the children of a process."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(word) for word in text.split()]
+
+
+def start_prism(program: str, *, port: int = 0, log: Path) -> Program:
+    """Start Prism on a port, 0 for a free one; it answers once this returns."""
+    process = _start([program, f"--job_port={port}", "--serve_http=false", "--log_kind=text"], log)
+    said = _wait_for_line(process, log, r"Serving JobManagement.*endpoint=localhost:(\d+)")
+    return Program(f"localhost:{said}", process)
+
+
+def start_pool(
+    folder: Path,
+    *,
+    port: int = 0,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
+    options: Sequence[str] = (),
+) -> Program:
+    """Start a pool of worker processes.
+
+    Args:
+        folder: its working folder.
+        port: where it waits for orders; 0 for a free one.
+        log: takes what it and its processes say.
+        environment: of it and its processes.
+        within: a command before it, such as one that enters a network namespace.
+        options: of Beam's pool.
+    """
+    # Without -P the checkout would be on the path of whoever works in it: another host has it installed.
+    command = [*within, sys.executable, "-P", "-m", _POOL, f"--service_port={port}", *options]
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    process = _start(
+        command, log, folder=folder, environment={**(environment or os.environ), "PATH": programs}
+    )
+    said = _wait_for_line(process, log, r"Started worker pool servicer at port: localhost:(\d+)")
+    return Program(f"localhost:{said}", process)
+
+
+@contextmanager
+def running(*programs: Program) -> Iterator[None]:
+    """Kill programs, and what they started, when the block ends."""
+    try:
+        yield
+    finally:
+        for program in programs:
+            end(program)
+
+
+def end(program: Program) -> None:
+    """Kill a program and what it started."""
+    children = program.children()
+    program.kill()
+    for pid in children:
+        kill(pid)
+
+
+def kill(pid: int) -> None:
+    """Kill a process, if it is there."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _start(
+    command: Sequence[str],
+    log: Path,
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> "subprocess.Popen[str]":
+    with log.open("w", encoding="utf-8") as file:
+        said: IO[str] = file
+        return subprocess.Popen(command, stdout=said, stderr=said, cwd=folder, env=environment, text=True)
+
+
+def _wait_for_line(process: "subprocess.Popen[str]", log: Path, pattern: str) -> str:
+
+    def look() -> str | None:
+        found = re.search(pattern, log.read_text(encoding="utf-8"))
+        if found is None and process.poll() is not None:
+            pytest.fail(f"the program ended without saying {pattern!r}:\n{log.read_text(encoding='utf-8')}")
+        return found[1] if found else None
+
+    return wait_for(f"what matches {pattern!r}", look)
