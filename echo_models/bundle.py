@@ -12,7 +12,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import h5py
 import keras
@@ -21,8 +21,21 @@ import numpy.typing as npt
 
 from echo_models.backend import has_gpu
 from echo_models.errors import BundleError
-from echo_models.manifest import CARD, MANIFEST, MODEL, Interval, Manifest, Mask, sha256_of, verify
+from echo_models.manifest import (
+    CARD,
+    MANIFEST,
+    MODEL,
+    REFERENCE,
+    Interval,
+    Manifest,
+    Mask,
+    sha256_of,
+    verify,
+    write_manifest,
+)
+from echo_models.open_set import Reference, read_reference, with_features
 from echo_models.preprocessing import shrink, to_input
+from echo_models.temperature import temper
 
 CPU_BATCH: Final = 16
 """On a CPU larger batches are no faster (measured: 8 to 64), and fewer padded frames are wasted."""
@@ -31,6 +44,32 @@ _CACHED_BUNDLES: Final = 8
 """Two versions of each task: enough for a change of models, and memory stays flat for weeks."""
 
 _EPOCH_OF_ZIP: Final = (1980, 1, 1, 0, 0, 0)
+
+
+class Prediction(NamedTuple):
+    """What a bundle says of frames.
+
+    Attributes:
+        probabilities: float32, calibrated if the bundle is. Tasks "fov" and "lv": of inside, [N, H, W];
+            "view": [N, K] in the order of the manifest's classes; "lvh": of hypertrophy, [N].
+        known: [N], bool, False where a frame is like none of the classes; all True of a bundle that has
+            no open-set score.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    known: npt.NDArray[np.bool_]
+
+
+class Outputs(NamedTuple):
+    """What a network gives, before any calibration.
+
+    Attributes:
+        probabilities: float32 [N, ...], as the last layer gives them.
+        features: [N, M, D], float32: what each of M members of an ensemble rests its logits on.
+    """
+
+    probabilities: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32]
 
 
 class Bundle:
@@ -42,10 +81,14 @@ class Bundle:
         model: the Keras model itself, for training to start from.
     """
 
-    def __init__(self, manifest: Manifest, folder: Path, model: keras.Model) -> None:
+    def __init__(
+        self, manifest: Manifest, folder: Path, model: keras.Model, reference: Reference | None = None
+    ) -> None:
         self.manifest = manifest
         self.folder = folder
         self.model = model
+        self._reference = reference
+        self._featured: keras.Model | None = None
         self._lock = threading.Lock()
 
     @property
@@ -54,6 +97,14 @@ class Bundle:
         return self.manifest.name
 
     def predict(self, frames: npt.NDArray[np.uint8], batch_size: int = 64) -> npt.NDArray[np.float32]:
+        """Give the probabilities of `predict_known`.
+
+        Raises:
+            ValueError: if frames are not uint8 of rank 3, or batch_size is not positive.
+        """
+        return self.predict_known(frames, batch_size).probabilities
+
+    def predict_known(self, frames: npt.NDArray[np.uint8], batch_size: int = 64) -> Prediction:
         """Run the model on frames; they are brought to its size, and masks back to theirs.
 
         Args:
@@ -61,13 +112,36 @@ class Bundle:
             batch_size: the most frames at a time; every batch is padded to one shape, so that the
                 model is compiled once. Always give the same.
 
-        Returns:
-            float32 probabilities. Tasks "fov" and "lv": of inside, [N, H, W]; "view": [N, K] in the
-            order of the manifest's classes; "lvh": of hypertrophy, [N].
-
         Raises:
             ValueError: if frames are not uint8 of rank 3, or batch_size is not positive.
         """
+        calibration = self.manifest.calibration
+        known = np.ones(len(frames), np.bool_)
+        if self._reference is not None and calibration is not None and calibration.open_set is not None:
+            probabilities, features = self.examine(frames, batch_size)
+            known = self._reference.score(features) >= calibration.open_set.threshold
+        else:
+            (probabilities,) = self._run(self.model, frames, batch_size)
+        if calibration is not None:
+            probabilities = temper(probabilities, calibration.temperature)
+        return Prediction(self._as_promised(probabilities, *frames.shape[1:]), known)
+
+    def examine(self, frames: npt.NDArray[np.uint8], batch_size: int = 64) -> Outputs:
+        """Run a classifier on frames and give what calibration is fitted on.
+
+        Raises:
+            ValueError: as `predict_known`.
+            BundleError: if the network has no features.
+        """
+        with self._lock:
+            if self._featured is None:
+                self._featured = with_features(self.model)
+        probabilities, *features = self._run(self._featured, frames, batch_size)
+        return Outputs(probabilities, np.stack(features, axis=1))
+
+    def _run(
+        self, model: keras.Model, frames: npt.NDArray[np.uint8], batch_size: int
+    ) -> list[npt.NDArray[np.float32]]:
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive; received {batch_size}")
         if not has_gpu():
@@ -75,18 +149,21 @@ class Bundle:
         inputs = to_input(shrink(frames, self.manifest.rows, self.manifest.columns))
         # Nothing is given as one empty batch: its result has the shape that is promised.
         parts = [
-            self._predict_padded(inputs[start : start + batch_size], batch_size)
+            self._run_padded(model, inputs[start : start + batch_size], batch_size)
             for start in range(0, max(len(inputs), 1), batch_size)
         ]
-        return self._as_promised(np.concatenate(parts), *frames.shape[1:])
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
-    def _predict_padded(self, inputs: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
+    def _run_padded(
+        self, model: keras.Model, inputs: npt.NDArray[np.float32], size: int
+    ) -> list[npt.NDArray[np.float32]]:
         padded = np.zeros((size, *inputs.shape[1:]), np.float32)
         padded[: len(inputs)] = inputs
         # Keras builds its compiled function on first use and guards that with nothing.
         with self._lock:
-            outputs = self.model.predict_on_batch(padded)
-        return np.asarray(outputs, np.float32)[: len(inputs)]
+            outputs = model.predict_on_batch(padded)
+        parts = outputs if isinstance(outputs, list) else [outputs]
+        return [np.asarray(part, np.float32)[: len(inputs)] for part in parts]
 
     def _as_promised(
         self, outputs: npt.NDArray[np.float32], rows: int, columns: int
@@ -159,9 +236,7 @@ def write_bundle(
         manifest = Manifest.model_validate(contract)
     except ValueError as error:
         raise BundleError(f"bundle {task} {version} would not be valid: {error}") from error
-    # Last: a folder without it is no bundle.
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    write_manifest(folder, manifest)  # last: a folder without it is no bundle
     return folder
 
 
@@ -179,7 +254,8 @@ def load_bundle(folder: Path) -> Bundle:
             f"its model reads {list(model.input_shape)}"
         )
     _check_output(manifest.task, model.output_shape, (manifest.rows, manifest.columns), len(manifest.classes))
-    return Bundle(manifest, folder, model)
+    reference = read_reference(folder / REFERENCE) if REFERENCE in manifest.files else None
+    return Bundle(manifest, folder, model, reference)
 
 
 _cache: OrderedDict[str, Bundle] = OrderedDict()

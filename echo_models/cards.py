@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from echo_models.manifest import Calibration, Interval
 from echo_models.training import Trained
 
 _PURPOSES: Final = {
@@ -15,7 +16,8 @@ _PURPOSES: Final = {
 _FAILURES: Final = {
     "fov": "Dual and volumetric modes; sectors as dark as their surroundings.",
     "view": (
-        "It knows fifteen views and nothing else: a frame that is no transthoracic view is still given one. "
+        "It knows fifteen views and nothing else: a frame that is no transthoracic view is still given one; "
+        "what a calibration (below, where there is one) adds is whether the frame is like any of them. "
         "Apical four- and five-chamber views are the likeliest to be taken for each other."
     ),
     "lv": "Whole walls missing; zooms that cut the ventricle; dual mode with the ventricle on the right.",
@@ -124,6 +126,40 @@ def write_card(trained: Trained, version: str, facts: Mapping[str, Any]) -> str:
         minutes=facts["minutes"],
         code=facts["code_version"],
     )
+
+
+_CALIBRATION: Final = "## Calibration"
+_MADE_BY: Final = "## Made by"
+
+
+def add_calibration(card: str, calibration: Calibration, metrics: Mapping[str, Interval]) -> str:
+    """Put a section on calibration into a card, in place of one that is there.
+
+    Args:
+        card: Markdown, as `write_card` gives it.
+        calibration: what was fitted.
+        metrics: of calibration, on frames it was not fitted on.
+    """
+    text = (
+        f"Fitted on {calibration.frames} frames of {calibration.subjects} subjects ({calibration.source};\n"
+        f"fingerprint `{calibration.fingerprint[:16]}`), none of whom the network learned from; measured on\n"
+        f"others. Temperature {calibration.temperature:.3f}."
+    )
+    if calibration.open_set is not None:
+        text += (
+            f" A frame is unknown if its score ({calibration.open_set.score.replace('_', ' ')}\n"
+            f"of the last hidden layer) is below {calibration.open_set.threshold:.2f}, which keeps "
+            f"{calibration.open_set.coverage:.0%} of the frames it was\nfitted on. Some of what is no "
+            "transthoracic view is called known all the same: docs/reports/open-set.md\nsays how much of what."
+        )
+    lines = [_CALIBRATION, "", text]
+    lines += ["", "| measure | value | 95 % interval | frames |", "|---|---|---|---|"]
+    lines += [
+        f"| {name} | {it.value:.3f} | {it.low:.3f} to {it.high:.3f} | {it.n} |"
+        for name, it in metrics.items()
+    ]
+    start, _, made = card.partition(_MADE_BY)
+    return "\n".join([start.partition(_CALIBRATION)[0].rstrip(), "", *lines, "", _MADE_BY + made])
 
 
 def _phantom_words(plan: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ number of subjects makes them.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -135,6 +136,62 @@ def measure_classes(
         ours = labels == index
         if ours.any():
             metrics[name] = bootstrap(_mean_of(predicted[ours] == index), subjects[ours], seed=seed)
+    return metrics
+
+
+# --- certainty --------------------------------------------------------------------------------------
+
+BINS: Final = 15
+"""Of confidence, as Guo C et al. (ICML 2017) have them."""
+
+
+def calibration_error_of(
+    confidences: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]
+) -> float:
+    """Give the expected calibration error: how far confidence and share right lie apart, on average.
+
+    Args:
+        confidences: [N], float64, probability of the class that was named.
+        right: [N], bool, whether it was the true one.
+        weights: [N], how often each frame counts.
+    """
+    place = np.minimum((confidences * BINS).astype(np.int64), BINS - 1)
+    gaps = np.bincount(place, weights * (confidences - right), BINS)
+    return float(np.abs(gaps).sum() / weights.sum())
+
+
+def measure_certainty(
+    uncalibrated: npt.NDArray[np.float64],
+    calibrated: npt.NDArray[np.float64],
+    known: npt.NDArray[np.bool_] | None,
+    labels: Labels,
+    subjects: Labels,
+    *,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Measure what calibration is worth: cross-entropy and calibration error before and after it.
+
+    Args:
+        uncalibrated: [N, K], float64, probabilities as the network gives them.
+        calibrated: [N, K], float64.
+        known: [N], bool, what is not turned away; None where nothing is.
+        labels: [N], int64, true classes.
+        subjects: [N], int64.
+        seed: of the bootstrap.
+    """
+    metrics = {}
+    right = calibrated.argmax(axis=1) == labels
+    for suffix, probabilities in (("_uncalibrated", uncalibrated), ("", calibrated)):
+        of_truth = np.clip(probabilities[np.arange(len(labels)), labels], 1e-30, 1)
+        confidences = probabilities.max(axis=1)
+        metrics[f"cross_entropy{suffix}"] = bootstrap(_mean_of(-np.log(of_truth)), subjects, seed=seed)
+        metrics[f"calibration_error{suffix}"] = bootstrap(
+            partial(calibration_error_of, confidences, right), subjects, seed=seed
+        )
+    if known is not None:
+        metrics["coverage"] = bootstrap(_mean_of(known), subjects, seed=seed)
+        if known.any():
+            metrics["accuracy_of_known"] = bootstrap(_mean_of(right[known]), subjects[known], seed=seed)
     return metrics
 
 

@@ -4,10 +4,11 @@ No Keras here: listing and checking bundles costs nothing.
 """
 
 import hashlib
+import json
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from echo_models.errors import BundleError
 
@@ -17,6 +18,8 @@ FORMAT: Final = 1
 MANIFEST: Final = "bundle.json"
 MODEL: Final = "model.keras"
 CARD: Final = "MODEL_CARD.md"
+REFERENCE: Final = "open_set.npz"
+"""What features of known views look like; only in a bundle that can say "unknown"."""
 
 TASKS: Final = ("fov", "view", "lv", "lvh")
 """Field of view, view, left ventricle, left ventricular hypertrophy; in the pipeline's order."""
@@ -50,6 +53,44 @@ class Interval(BaseModel):
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, n = {self.n}{control})"
 
 
+class OpenSet(BaseModel):
+    """When a frame is none of the classes.
+
+    Attributes:
+        score: how near a frame's features are to those of known classes; higher is nearer.
+        threshold: least score of a known frame.
+        coverage: share of the frames it was fitted on that the threshold keeps.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: Literal["relative_mahalanobis"] = "relative_mahalanobis"
+    threshold: float
+    coverage: float = Field(gt=0, lt=1)
+
+
+class Calibration(BaseModel):
+    """What makes probabilities of a network's scores, and "unknown" of a frame that is no class.
+
+    Attributes:
+        temperature: logits are divided by it; above 1 takes confidence away.
+        open_set: None where no frame is ever called unknown.
+        source: whose labeled frames it was fitted on.
+        fingerprint: of those frames.
+        frames: how many.
+        subjects: of how many subjects, none of whom the network learned from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(gt=0)
+    open_set: OpenSet | None = None
+    source: str
+    fingerprint: str
+    frames: int = Field(gt=0)
+    subjects: int = Field(gt=0)
+
+
 class Manifest(BaseModel):
     """The contract of one bundle.
 
@@ -63,6 +104,7 @@ class Manifest(BaseModel):
         preprocessing: the function that makes the input from uint8 frames.
         training: settings, seed, data fingerprint and code version: what it takes to train it again.
         metrics: by name, on held-out frames.
+        calibration: of its probabilities; None leaves them as the network gives them.
         files: sha256 of each other file of the bundle.
     """
 
@@ -78,12 +120,29 @@ class Manifest(BaseModel):
     preprocessing: Literal["echo_models.preprocessing.to_input"] = "echo_models.preprocessing.to_input"
     training: dict[str, Any]
     metrics: dict[str, Interval]
+    calibration: Calibration | None = None
     files: dict[str, str]
+
+    @model_validator(mode="after")
+    def _keeps_its_reference(self) -> Self:
+        wanted = self.calibration is not None and self.calibration.open_set is not None
+        if wanted != (REFERENCE in self.files):
+            raise ValueError(f"{REFERENCE} belongs to a bundle that can say unknown, and to no other")
+        return self
 
     @property
     def name(self) -> str:
         """Name task and version, as every row of the tables says which model made it."""
         return f"{self.task}-{self.version}"
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `bundle.json`; a bundle without calibration has the bytes it had before there was any."""
+    content = manifest.model_dump(
+        mode="json", exclude={"calibration"} if manifest.calibration is None else None
+    )
+    text = json.dumps(content, indent=2, sort_keys=True)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def sha256_of(path: Path) -> str:

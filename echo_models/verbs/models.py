@@ -8,6 +8,7 @@ import click
 from echo_models.manifest import TASKS, Manifest, read_manifest
 from echo_models.registry import Registry
 from echo_models.verbs import json_option, or_fail, root_option
+from echo_models.verbs.calibrate import calibrate
 from echo_models.verbs.showing import show_bundle
 
 _task = click.argument("task", type=click.Choice(TASKS))
@@ -15,7 +16,7 @@ _task = click.argument("task", type=click.Choice(TASKS))
 
 @click.group(epilog="\b\nExample:\n  echobeam models list")
 def models() -> None:
-    """List, show, promote and roll back models.
+    """List, show, calibrate, promote and roll back models.
 
     Exit codes: 0 fine, 1 refused (an altered bundle, nothing to go back to), 2 usage, 3 not found.
     """
@@ -63,6 +64,8 @@ def show(task: str, version: str, root: Path, *, as_json: bool) -> None:
     show_bundle(folder, as_json=False)
     click.echo(f"  {'reads':24} {manifest.rows} x {manifest.columns}, mask: {manifest.mask}")
     click.echo(f"  {'gives':24} {', '.join(manifest.classes)}")
+    if manifest.calibration is not None:
+        click.echo(f"  {'calibrated on':24} {manifest.calibration.source}")
     for event in events:
         click.echo(f"  {event.action:24} {event.reason}")
 
@@ -91,6 +94,9 @@ def rollback(task: str, root: Path, reason: str, *, as_json: bool) -> None:
     """Go back to the version that was in production before, even if the present one is broken."""
     registry = Registry(root / "models")
     _show_change(task, or_fail(lambda: registry.rollback(task, reason=reason)), as_json=as_json)
+
+
+models.add_command(calibrate)
 
 
 def _show_change(task: str, version: str, *, as_json: bool) -> None:

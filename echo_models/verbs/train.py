@@ -100,7 +100,7 @@ def train(
     from echo_models.progress import progress  # noqa: PLC0415 - TensorFlow takes seconds to import
     from echo_models.recipes import Order, Workshop  # noqa: PLC0415
 
-    sources = _sources(datasets, labels, frames)
+    sources = sources_of(datasets, labels, frames)
     work = root / "training"
     names: tuple[str, ...] = ("fov", "view", "lv", "lvh") if task == "all" else (task,)
     try:
@@ -118,7 +118,9 @@ def train(
         fail(error)
 
 
-def _sources(datasets: tuple[str, ...], labels: Path | None, frames: Path | None) -> "tuple[SourceSpec, ...]":
+def sources_of(
+    datasets: tuple[str, ...], labels: Path | None, frames: Path | None
+) -> "tuple[SourceSpec, ...]":
     """Read what to train on; empty for the phantom alone."""
     from echo_models.source_specs import SourceSpec  # noqa: PLC0415 - imports numerical libraries
 
