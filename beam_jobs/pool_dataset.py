@@ -1,15 +1,15 @@
 """The unlabeled pool as a dataset on disk: its folder, manifest and frames.
 
-A dataset is a folder of Parquet shards with a `manifest.json` beside them. The folder is named by
-its content (`a4c-` and the first digits of the fingerprint) and appears whole, by a rename; the same
-inputs give the same name. Shards have the columns of the stored frames (`beam_jobs.schemas.A4C_SCHEMA`),
-are sorted by study, instance and frame, and cut by study.
+A dataset is a folder of Parquet shards with a `manifest.json` and a `README.md` beside them. The folder
+is named by its content (`a4c-` and the first digits of the fingerprint) and appears whole, by a rename;
+the same inputs give the same name. Shards have the columns of the stored frames
+(`beam_jobs.schemas.A4C_SCHEMA`), are sorted by study, instance and frame, and cut by study.
 """
 
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_jobs.errors import BeamJobsError
+from beam_jobs.pooling.references import frames_in
 from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS
 
 MANIFEST_FILE: Final = "manifest.json"
+README_FILE: Final = "README.md"
+"""What the dataset is, in words, made of the manifest."""
 PAST_MANIFESTS: Final = "manifests"
 """Folder beside the datasets: the manifest of each one ever made stays when its frames are pruned."""
 TEMPORARY_PREFIX: Final = ".unfinished-"
@@ -46,6 +49,8 @@ class PoolManifest:
         dropped: frames by the first rule that dropped them, every rule named.
         rules: the values the rules had.
         fingerprint: digest of the frames' identities and pixels, whatever their order.
+        machines: frames by machine; empty in what older versions wrote.
+        held_out_subjects: how many subjects were named that no model may learn from.
         subject_keys: of the subjects that frames are of, sorted, so that it can be told later whose frames
             a model may have learned from; empty in what older versions wrote.
     """
@@ -56,10 +61,12 @@ class PoolManifest:
     studies: int
     subjects: int
     dropped: dict[str, int]
-    rules: dict[str, float]
+    rules: dict[str, float | None]
     fingerprint: str
     shards: tuple[Shard, ...]
     subject_keys: tuple[str, ...] = ()
+    machines: dict[str, int] = field(default_factory=dict)
+    held_out_subjects: int = 0
 
     @property
     def name(self) -> str:
@@ -128,7 +135,7 @@ class PoolDataset:
                     yield frames_of(batch.column("frame"))
 
     def sample(self, limit: int, *, seed: int) -> npt.NDArray[np.uint8]:
-        """Draw frames without replacement, reading a block at a time.
+        """Draw frames without replacement, reading only the row groups that they are in.
 
         Args:
             limit: how many at most; all when there are fewer.
@@ -137,14 +144,19 @@ class PoolDataset:
         Returns:
             [N, 120, 160], uint8, in the dataset's order.
         """
-        total = self.manifest.frames
-        chosen = np.zeros(total, bool)
-        chosen[np.random.default_rng(seed).permutation(total)[:limit]] = True
+        chosen = np.random.default_rng(seed).permutation(self.manifest.frames)[:limit]
+        chosen.sort()
         blocks = [np.zeros((0, FRAME_ROWS, FRAME_COLUMNS), np.uint8)]
         start = 0
-        for block in self.frames():
-            blocks.append(block[chosen[start : start + len(block)]])
-            start += len(block)
+        for shard in self.manifest.shards:
+            with pq.ParquetFile(self.folder / shard.file) as file:
+                for number in range(file.num_row_groups):
+                    end = start + file.metadata.row_group(number).num_rows
+                    wanted = chosen[slice(*np.searchsorted(chosen, [start, end]))] - start
+                    if len(wanted):
+                        column = file.read_row_group(number, columns=["frame"])["frame"]
+                        blocks.append(frames_of(column.take(wanted).combine_chunks()))
+                    start = end
         return np.concatenate(blocks)
 
 
@@ -152,10 +164,12 @@ def frames_of(column: pa.Array) -> npt.NDArray[np.uint8]:
     """Turn a column of stored frames into an array.
 
     Returns:
-        [N, 120, 160], uint8.
+        [N, 120, 160], uint8, a view that cannot be written to.
+
+    Raises:
+        ValueError: frames of another size.
     """
-    joined = b"".join(column.to_pylist())
-    return np.frombuffer(joined, np.uint8).reshape(-1, FRAME_ROWS, FRAME_COLUMNS)
+    return frames_in(column).reshape(-1, FRAME_ROWS, FRAME_COLUMNS)
 
 
 def prune_datasets(datasets: Path, *, keep: int, current: str) -> list[str]:
@@ -190,6 +204,7 @@ def manifest_counts(manifest: PoolManifest) -> dict[str, Any]:
         "frames": manifest.frames,
         "studies": manifest.studies,
         "subjects": manifest.subjects,
+        "machines": dict(manifest.machines),
         "dropped": dict(manifest.dropped),
         "fingerprint": manifest.fingerprint,
     }

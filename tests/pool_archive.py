@@ -1,4 +1,4 @@
-"""A small archive as `WriteStudies` leaves it: stored frames and the frames table, for pool tests."""
+"""A small archive as `WriteStudies` leaves it: stored frames and tables, for pool tests."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS
 from beam_jobs.schemas import A4C_SCHEMA
 from beam_jobs.selection import Candidate, pixel_digest
+from beam_jobs.staging import bucket_of
 
 
 def key(name: str) -> str:
@@ -30,6 +31,9 @@ class StoredFrame:
     confidence: float = 0.9
     fov_area_ratio: float = 0.4
     in_results: bool = True
+    lv_area_ratio: float = 0.1
+    is_known: bool = True
+    manufacturer: str | None = None
 
     @property
     def pixels(self) -> bytes:
@@ -41,7 +45,11 @@ class StoredFrame:
 
     @property
     def source(self) -> str:
-        return f"bucket={key(self.study)[:2]}/{key(self.study)}.parquet"
+        return f"bucket={bucket_of(key(self.study))}/{key(self.study)}.parquet"
+
+    @property
+    def machine(self) -> str:
+        return self.manufacturer or "unknown"
 
     def candidate(self) -> Candidate:
         return Candidate(
@@ -62,9 +70,12 @@ def write_archive(root: Path, frames: Iterable[StoredFrame]) -> None:
     for frame in frames:
         by_study.setdefault(frame.source, []).append(frame)
     for source, of_study in by_study.items():
-        stored = root / "pool" / "a4c" / source
-        table = root / "results" / "frames" / "study_year=2019" / source
-        for path, rows in ((stored, _stored_rows(of_study)), (table, _table_rows(of_study))):
+        results = root / "results"
+        for path, rows in (
+            (root / "pool" / "a4c" / source, _stored_rows(of_study)),
+            (results / "frames" / "study_year=2019" / source, _table_rows(of_study)),
+            (results / "studies" / "study_year=2019" / source, _study_rows(of_study)),
+        ):
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(rows, path)
 
@@ -78,7 +89,7 @@ def _stored_rows(frames: Sequence[StoredFrame]) -> pa.Table:
             "frame_index": [f.index for f in frames],
             "view_confidence": [f.confidence for f in frames],
             "fov_area_ratio": [f.fov_area_ratio for f in frames],
-            "lv_area_ratio": [0.1 for _ in frames],
+            "lv_area_ratio": [f.lv_area_ratio for f in frames],
             "frame": [f.pixels for f in frames],
         },
         schema=A4C_SCHEMA,
@@ -89,8 +100,20 @@ def _table_rows(frames: Sequence[StoredFrame]) -> pa.Table:
     """The frames table also has frames of other views; a frame not in results is there as another."""
     return pa.table(
         {
+            "study_key": [key(f.study) for f in frames] + [key(frames[0].study)],
             "instance_key": [key(f.instance) for f in frames] + [key("other")],
             "frame_index": pa.array([f.index for f in frames] + [0], pa.int32()),
             "view": ["a4c" if f.in_results else "a5c" for f in frames] + ["plax"],
+            "is_known": [f.is_known for f in frames] + [True],
+        }
+    )
+
+
+def _study_rows(frames: Sequence[StoredFrame]) -> pa.Table:
+    """A study is recorded with one maker."""
+    return pa.table(
+        {
+            "study_key": [key(frames[0].study)],
+            "manufacturer": pa.array([frames[0].manufacturer], pa.string()),
         }
     )

@@ -1,7 +1,9 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_jobs import pool as pool_job
 from beam_jobs.errors import SetupError
-from beam_jobs.pool import build_pool
+from beam_jobs.pool import PoolError, build_pool, labeled_subjects
 from beam_jobs.pool_dataset import PoolDataset, PoolDatasetError, prune_datasets
+from beam_jobs.pooling import reading, steps
+from beam_jobs.pooling.references import FRAME_BYTES
+from beam_jobs.pooling.rules import PoolRules, Rule
+from beam_jobs.pooling.shards import WrittenShard
 from beam_jobs.schemas import A4C_SCHEMA
-from beam_jobs.selection import FRAME_BYTES, Fingerprint, Rule, SelectionRules, select
+from beam_jobs.selection import SelectionRules
+from beam_jobs.staging import bucket_of
+from echo_models.labels import Label, write_labels
 from tests.pool_archive import StoredFrame, key, write_archive
+from tests.pool_oracle import plain_pool
 
-RULES = SelectionRules(max_frames_per_study=8, max_frames_per_subject=12)
+RULES = PoolRules(
+    min_lv_area_ratio=0.02,
+    max_frames_per_study=8,
+    max_frames_per_subject=12,
+    max_frames_per_machine=30,
+    max_frames=50,
+)
+HELD_OUT = ["subject-3"]
+MAKERS = ("Philips", "Philips", "GE", None)
 
 
 def archive() -> list[StoredFrame]:
@@ -29,50 +45,140 @@ def archive() -> list[StoredFrame]:
             study=f"study-{study}",
             instance=f"study-{study}-cine-{index % 2}",
             index=index // 2,
-            texture=int(random.integers(0, 90)),
+            texture=int(random.integers(0, 200)),
             confidence=float(random.uniform(0.4, 1)),
             fov_area_ratio=float(random.uniform(0.02, 0.6)),
             in_results=bool(random.random() < 0.9),
+            lv_area_ratio=float(random.uniform(0, 0.3)),
+            is_known=bool(random.random() < 0.9),
+            manufacturer=MAKERS[study % 4],
         )
-        for study in range(8)
+        for study in range(16)
         for index in range(24)
     ]
 
 
 def pool_of(root: Path, rules: SelectionRules = RULES, frames_per_shard: int = 20) -> PoolDataset:
-    return build_pool(root / "pool", root / "results", rules, frames_per_shard=frames_per_shard)
+    held_out = [key(subject) for subject in HELD_OUT]
+    return build_pool(
+        root / "pool", root / "results", rules, held_out=held_out, frames_per_shard=frames_per_shard
+    )
 
 
-def test_the_job_keeps_what_the_plain_selection_keeps(tmp_path: Path) -> None:
-    frames = archive()
-    write_archive(tmp_path, frames)
-    dataset = pool_of(tmp_path)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> PoolDataset:
+    """The pool of the archive; nobody writes to it."""
+    root = tmp_path_factory.mktemp("built")
+    write_archive(root, archive())
+    return pool_of(root)
 
-    in_results = frozenset(f.candidate().frame_key for f in frames if f.in_results)
-    plain = select([f.candidate() for f in frames], in_results, RULES)
-    by_key = {f.candidate().frame_key: f for f in frames}
-    expected = [np.frombuffer(by_key[c.frame_key].pixels, np.uint8).reshape(120, 160) for c in plain.kept]
-    fingerprint = Fingerprint()
-    for candidate in plain.kept:
-        fingerprint.add(candidate)
 
-    manifest = dataset.manifest
-    assert np.array_equal(np.concatenate(list(dataset.frames())), np.stack(expected))
-    assert manifest.dropped == {rule.value: plain.dropped.get(rule, 0) for rule in Rule}
+def pixels_of(frames: Sequence[StoredFrame]) -> np.ndarray[Any, Any]:
+    return np.stack([np.frombuffer(frame.pixels, np.uint8).reshape(120, 160) for frame in frames])
+
+
+def test_the_job_keeps_what_plain_python_keeps(built: PoolDataset) -> None:
+    kept, dropped = plain_pool(archive(), RULES, held_out=HELD_OUT)
+    manifest = built.manifest
+    assert np.array_equal(np.concatenate(list(built.frames())), pixels_of(kept))
+    assert manifest.dropped == {rule.value: dropped[rule] for rule in Rule}
     assert min(manifest.dropped[rule] for rule in Rule if rule != Rule.CHANGED_MEANWHILE) > 0
-    assert manifest.candidates == len(frames)
-    assert manifest.frames == len(plain.kept)
-    assert manifest.studies == len({c.study_key for c in plain.kept})
-    assert manifest.subjects == len({c.subject_key for c in plain.kept})
-    assert manifest.fingerprint == fingerprint.hexdigest()
+    assert manifest.candidates == len(archive())
+    assert manifest.frames == len(kept)
+    assert manifest.studies == len({frame.study for frame in kept})
+    assert manifest.subject_keys == tuple(sorted({key(frame.subject) for frame in kept}))
+    assert manifest.machines == {
+        maker: sum(frame.machine == maker for frame in kept) for maker in ("GE", "Philips", "unknown")
+    }
+    assert manifest.held_out_subjects == len(HELD_OUT)
     assert len(manifest.shards) > 1
 
 
-def test_shards_have_the_documented_columns(tmp_path: Path) -> None:
+def test_of_no_held_out_subject_is_a_frame_and_labels_name_them(tmp_path: Path) -> None:
     write_archive(tmp_path, archive())
-    dataset = pool_of(tmp_path)
-    for shard in dataset.manifest.shards:
-        schema = pq.read_schema(dataset.folder / shard.file)
+    labels = tmp_path / "test-set.csv"
+    label = Label(subject_key=key("subject-1"), instance_key="i", frame_index=0, labeler="ana", labeled_at=0)
+    write_labels(labels, [label])
+    subjects = labeled_subjects([labels])
+    assert subjects == {key("subject-1")}
+    dataset = build_pool(tmp_path / "pool", tmp_path / "results", RULES, held_out=subjects)
+    assert key("subject-1") not in dataset.manifest.subject_keys
+    assert key("subject-3") in dataset.manifest.subject_keys
+
+
+def test_a_subject_that_is_not_named_by_its_key_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="32 hexadecimal digits") as caught:
+        build_pool(tmp_path / "pool", tmp_path / "results", RULES, held_out=["DOE^JANE"])
+    assert "DOE" not in str(caught.value)
+
+
+def test_tables_of_an_older_version_know_every_frame(tmp_path: Path) -> None:
+    write_archive(tmp_path, archive())
+    for path in (tmp_path / "results/frames").rglob("*.parquet"):
+        pq.write_table(pq.read_table(path, partitioning=None).drop_columns(["is_known"]), path)
+    assert pool_of(tmp_path).manifest.dropped[Rule.UNKNOWN_VIEW] == 0
+
+
+def test_tables_that_are_packed_give_the_same_pool(tmp_path: Path) -> None:
+    write_archive(tmp_path, archive())
+    loose = pool_of(tmp_path)
+    for bucket in (tmp_path / "results").glob("*/*/bucket=*"):
+        files = list(bucket.glob("*.parquet"))
+        rows = pa.concat_tables([pq.read_table(path, partitioning=None) for path in files])
+        for path in files:
+            path.unlink()
+        pq.write_table(rows, bucket / "packed-all.parquet")
+    assert pool_of(tmp_path).manifest == loose.manifest
+
+
+def test_a_table_that_is_packed_while_it_is_read_is_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_archive(tmp_path, archive())
+    before = pool_of(tmp_path).manifest
+    real_batches = reading._batches
+    moved: list[Path] = []
+
+    def pack_first(file: Path, columns: Sequence[str], rows: int) -> Any:
+        if "results" in file.parts and not moved:
+            moved.append(file.rename(file.with_name("packed-all.parquet")))
+        return real_batches(file, columns, rows)
+
+    monkeypatch.setattr(reading, "_batches", pack_first)
+    assert pool_of(tmp_path).manifest == before
+    assert moved
+
+
+def test_a_dataset_says_in_words_what_it_is_and_how_to_read_it(
+    built: PoolDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (built.folder / "README.md").read_text()
+    for rule in Rule:
+        assert f"| {rule} | {built.manifest.dropped[rule]} |" in words
+    assert "| Philips |" in words
+    assert "| max_frames | 50 |" in words
+    assert not any(subject in words for subject in built.manifest.subject_keys)
+    monkeypatch.chdir(built.folder)
+    names: dict[str, Any] = {}
+    exec(words.partition("```python\n")[2].partition("```")[0], names)  # noqa: S102 - the example as a reader would run it
+    assert names["frames"].shape[1:] == (120, 160)
+
+
+def test_new_counts_of_the_same_frames_are_told(tmp_path: Path) -> None:
+    write_archive(tmp_path, archive())
+    before = pool_of(tmp_path)
+    write_archive(tmp_path, [StoredFrame("new", "new", "new", 0, 999, confidence=0.1)])
+    after = pool_of(tmp_path)
+    assert after.folder == before.folder
+    assert after.manifest.dropped[Rule.LOW_CONFIDENCE] == before.manifest.dropped[Rule.LOW_CONFIDENCE] + 1
+    assert PoolDataset.open(after.folder) == after
+    past = tmp_path / "pool" / "manifests" / f"{after.manifest.name}.json"
+    assert past.read_text() == after.manifest.to_json()
+
+
+def test_shards_have_the_documented_columns(built: PoolDataset) -> None:
+    for shard in built.manifest.shards:
+        schema = pq.read_schema(built.folder / shard.file)
         assert schema.equals(A4C_SCHEMA, check_metadata=True)
 
 
@@ -125,34 +231,59 @@ def test_a_frame_replaced_between_choice_and_copy_is_left_out_and_counted(
 ) -> None:
     frames = [StoredFrame("s", "t", "i", index, index) for index in range(4)]
     write_archive(tmp_path, frames)
-    real_write_shard = pool_job._write_shard
+    real_write_shard: Callable[..., WrittenShard] = steps.write_shard
 
-    def redo_the_study_first(*arguments: Any) -> pool_job._WrittenShard:
+    def redo_the_study_first(*arguments: Any, **options: Any) -> WrittenShard:
         write_archive(tmp_path, [*frames[:3], StoredFrame("s", "t", "i", 3, 99)])
-        return real_write_shard(*arguments)
+        return real_write_shard(*arguments, **options)
 
-    monkeypatch.setattr(pool_job, "_write_shard", redo_the_study_first)
+    monkeypatch.setattr(steps, "write_shard", redo_the_study_first)
     manifest = pool_of(tmp_path).manifest
     assert manifest.frames == 3
     assert manifest.dropped[Rule.CHANGED_MEANWHILE] == 1
 
 
+def test_a_study_that_vanishes_meanwhile_is_left_out_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_archive(tmp_path, [StoredFrame("s", "t", "i", index, index) for index in range(4)])
+    real_write_shard: Callable[..., WrittenShard] = steps.write_shard
+
+    def remove_the_study_first(*arguments: Any, **options: Any) -> WrittenShard:
+        next((tmp_path / "pool/a4c").rglob("*.parquet")).unlink()
+        return real_write_shard(*arguments, **options)
+
+    monkeypatch.setattr(steps, "write_shard", remove_the_study_first)
+    manifest = pool_of(tmp_path).manifest
+    assert (manifest.frames, manifest.studies, manifest.subjects) == (0, 0, 0)
+    assert manifest.dropped[Rule.CHANGED_MEANWHILE] == 4
+
+
 def test_a_failed_job_leaves_no_dataset(tmp_path: Path) -> None:
     write_archive(tmp_path, archive())
     next((tmp_path / "pool/a4c").rglob("*.parquet")).write_bytes(b"not parquet")
-    with pytest.raises(Exception, match="Parquet"):
+    with pytest.raises(PoolError, match="Parquet"):
         pool_of(tmp_path)
     assert list((tmp_path / "pool/datasets").iterdir()) == []
 
 
-def test_a_sample_is_drawn_without_replacement_and_from_its_seed(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_dataset_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> WrittenShard:
+        raise OSError(28, os.strerror(28))
+
     write_archive(tmp_path, archive())
-    dataset = pool_of(tmp_path)
-    sample = dataset.sample(10, seed=4)
+    monkeypatch.setattr(steps, "write_shard", full)
+    with pytest.raises(PoolError, match="No space left on device"):
+        pool_of(tmp_path)
+    assert list((tmp_path / "pool/datasets").iterdir()) == []
+
+
+def test_a_sample_is_drawn_without_replacement_and_from_its_seed(built: PoolDataset) -> None:
+    sample = built.sample(10, seed=4)
     assert len({frame.tobytes() for frame in sample}) == 10
-    assert np.array_equal(sample, dataset.sample(10, seed=4))
-    assert not np.array_equal(sample, dataset.sample(10, seed=5))
-    assert len(dataset.sample(10_000, seed=4)) == dataset.manifest.frames
+    assert np.array_equal(sample, built.sample(10, seed=4))
+    assert not np.array_equal(sample, built.sample(10, seed=5))
+    assert np.array_equal(built.sample(10_000, seed=4), np.concatenate(list(built.frames())))
 
 
 def test_a_dataset_that_is_not_whole_is_refused(tmp_path: Path) -> None:
@@ -190,6 +321,7 @@ import resource, sys
 from pathlib import Path
 from beam_jobs.pool import build_pool
 from beam_jobs.selection import SelectionRules
+from beam_jobs.staging import bucket_of
 
 def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -215,7 +347,7 @@ def test_the_pool_is_never_held_in_memory(tmp_path: Path) -> None:
     )
     frames, growth_bytes = map(int, done.stdout.split())
     assert frames == 50 * 200
-    assert growth_bytes < frames * FRAME_BYTES / 2  # references, about 4 kB a frame in this runner
+    assert growth_bytes < 48 * 2**20  # a few batches of 10 MB; the frames would be 183 MiB
 
 
 def write_large_archive(root: Path, *, studies: int) -> None:
@@ -237,8 +369,9 @@ def write_large_archive(root: Path, *, studies: int) -> None:
             },
             schema=A4C_SCHEMA,
         )
-        rows = stored.select(["instance_key", "frame_index"]).append_column("view", [["a4c"] * length])
-        for folder, table in (("pool/a4c", stored), ("results/frames", rows)):
-            path = root / folder / f"bucket={name[:2]}" / f"{name}.parquet"
+        keys = stored.select(["study_key", "instance_key", "frame_index"])
+        rows = keys.append_column("view", [["a4c"] * length])
+        for folder, table in (("pool/a4c", stored), ("results/frames/study_year=0", rows)):
+            path = root / folder / f"bucket={bucket_of(name)}" / f"{name}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, path)
