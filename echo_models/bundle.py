@@ -61,10 +61,10 @@ class Prediction(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a network gives, before any calibration.
+    """What a classifier gives before any calibration.
 
     Attributes:
-        probabilities: float32 [N, ...], as the last layer gives them.
+        probabilities: [N, K], float32, as its last layer gives them.
         features: [N, M, D], float32: what each of M members of an ensemble rests its logits on.
     """
 
@@ -121,10 +121,19 @@ class Bundle:
             probabilities, features = self.examine(frames, batch_size)
             known = self._reference.score(features) >= calibration.open_set.threshold
         else:
-            (probabilities,) = self._run(self.model, frames, batch_size)
+            probabilities = self.uncalibrated(frames, batch_size)
         if calibration is not None:
             probabilities = temper(probabilities, calibration.temperature)
         return Prediction(self._as_promised(probabilities, *frames.shape[1:]), known)
+
+    def uncalibrated(self, frames: npt.NDArray[np.uint8], batch_size: int = 64) -> npt.NDArray[np.float32]:
+        """Run the model on frames and give [N, ...] as its last layer does.
+
+        Raises:
+            ValueError: as `predict_known`.
+        """
+        (outputs,) = self._run(self.model, frames, batch_size)
+        return outputs
 
     def examine(self, frames: npt.NDArray[np.uint8], batch_size: int = 64) -> Outputs:
         """Run a classifier on frames and give what calibration is fitted on.

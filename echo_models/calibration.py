@@ -30,7 +30,7 @@ from echo_models.manifest import (
     sha256_of,
     write_manifest,
 )
-from echo_models.open_set import Reference, cross_scores
+from echo_models.open_set import Reference, cross_scores, has_features
 from echo_models.preprocessing import apply_mask
 from echo_models.temperature import fit_temperature, in_classes, temper
 from echo_models.views import A4C, VIEWS
@@ -112,7 +112,7 @@ def shortage(manifest: Manifest, exam: Exam) -> str | None:
 def fit_calibration(
     bundle: Bundle, labeled: LabeledFrames, *, source: str, coverage: float = COVERAGE
 ) -> Fitted:
-    """Fit temperature and, for views, when a frame is unknown.
+    """Fit temperature and, for a view classifier that ends in a dense layer, when a frame is unknown.
 
     Args:
         bundle: of view or lvh, calibrated before or not.
@@ -122,15 +122,16 @@ def fit_calibration(
 
     Raises:
         DatasetError: if frames of a class are too few, or the task is not calibrated.
-        BundleError: if the network has no features to score.
     """
     exam = exam_of(bundle.manifest, labeled)
     lacking = shortage(bundle.manifest, exam)
     if lacking is not None:
         raise DatasetError(f"{lacking}. Bring more labels, or mix in the phantom")
-    probabilities, features = bundle.examine(exam.frames)
     open_set = reference = None
-    if bundle.manifest.task == "view":
+    if bundle.manifest.task == "lvh" or not has_features(bundle.model):
+        probabilities = bundle.uncalibrated(exam.frames)
+    else:
+        probabilities, features = bundle.examine(exam.frames)
         classes = len(bundle.manifest.classes)
         scores = cross_scores(features, exam.labels, exam.subjects, classes, LEAST_SUBJECTS)
         open_set = OpenSet(threshold=float(np.quantile(scores, 1 - coverage)), coverage=coverage)
@@ -149,9 +150,11 @@ def fit_calibration(
 def judge(bundle: Bundle, fitted: Fitted, labeled: LabeledFrames) -> dict[str, Interval]:
     """Measure a calibration on frames that it was not fitted on."""
     exam = exam_of(bundle.manifest, labeled)
-    probabilities, features = bundle.examine(exam.frames)
     known = None
-    if fitted.reference is not None and fitted.contract.open_set is not None:
+    if fitted.reference is None or fitted.contract.open_set is None:
+        probabilities = bundle.uncalibrated(exam.frames)
+    else:
+        probabilities, features = bundle.examine(exam.frames)
         known = fitted.reference.score(features) >= fitted.contract.open_set.threshold
     before = in_classes(probabilities)
     after = in_classes(temper(probabilities, fitted.contract.temperature))

@@ -236,8 +236,8 @@ def _quality_phantom(points: Points, rng: np.random.Generator) -> ByteArray:
     """Give the block of jelly with wires and cysts that machines are tested with."""
     labels = np.full(points[0].shape, Tissue.LIVER, np.uint8)
     shift = float(rng.uniform(-20, 20))
-    for depth_mm in np.arange(20, 200, 20):
-        labels[_ellipse(points, (shift, float(depth_mm)), (1.2, 1.2), 0.0) < 1] = Tissue.PERICARDIUM
+    for wire_mm in range(20, 200, 20):
+        labels[_ellipse(points, (shift, wire_mm), (1.2, 1.2), 0.0) < 1] = Tissue.PERICARDIUM
     for row, depth_mm in enumerate((40.0, 80.0, 120.0)):
         labels[_ellipse(points, (shift + 30, depth_mm), (3 + 2 * row, 3 + 2 * row), 0.0) < 1] = Tissue.BLOOD
     return labels

@@ -153,11 +153,23 @@ def with_features(model: keras.Model) -> keras.Model:
     return keras.Model(frames, [joint(outputs), *features])
 
 
-def _last_dense(model: keras.Model) -> keras.Layer:
+def has_features(model: keras.Model) -> bool:
+    """Say whether a network, or each member of an ensemble, ends in a dense layer of its classes."""
+    joint = isinstance(model.layers[-1], layers.Average)
+    members = [layer for layer in model.layers if isinstance(layer, keras.Model)] if joint else [model]
+    return all(_find_dense(member) is not None for member in members)
+
+
+def _find_dense(model: keras.Model) -> keras.Layer | None:
     dense = [layer for layer in model.layers if isinstance(layer, layers.Dense)]
-    if not dense or dense[-1].units != model.output_shape[-1]:
+    return dense[-1] if dense and dense[-1].units == model.output_shape[-1] else None
+
+
+def _last_dense(model: keras.Model) -> keras.Layer:
+    dense = _find_dense(model)
+    if dense is None:
         raise BundleError(
             f"an open-set score needs a classifier that ends in a dense layer of its classes; {model.name} "
             f"gives {list(model.output_shape)}"
         )
-    return dense[-1]
+    return dense
