@@ -23,6 +23,8 @@ class Augmentation:
         mask_growth_px: how far a mask may shrink (negative) and grow. Not in the paper: in use masks
             are another network's, and never exact.
         unmasked_share: of frames that stay unmasked, for the same reason.
+        cutout_ratio: side of a square that is blanked, of the frame's height; 0 for none. Not in the
+            paper: part of the strong changes of FixMatch.
     """
 
     rotation_degrees: float = 10.0
@@ -30,6 +32,7 @@ class Augmentation:
     jitter: float = 0.0
     mask_growth_px: tuple[int, int] = (0, 0)
     unmasked_share: float = 0.0
+    cutout_ratio: float = 0.0
 
 
 NO_AUGMENTATION = Augmentation(rotation_degrees=0.0, shift_ratio=0.0)
@@ -98,6 +101,45 @@ def jitter(frames: Frames, strength: float, rng: np.random.Generator) -> Frames:
         curve = np.maximum(curve, black[n])
         changed[n] = curve.astype(np.uint8)[frames[n]]
     return changed
+
+
+def cut_out(frames: Frames, ratio: float, rng: np.random.Generator) -> Frames:
+    """Blank a square of each frame, at random and all of it inside (Cutout, DeVries and Taylor 2017).
+
+    Args:
+        frames: [N, H, W], uint8.
+        ratio: its side, of the height; 0 to 1.
+        rng: each frame draws its own place.
+
+    Returns:
+        [N, H, W], uint8, a new array.
+    """
+    count, rows, columns = frames.shape
+    side = round(ratio * rows)
+    tops = rng.integers(0, rows - side, count, endpoint=True)
+    lefts = rng.integers(0, max(columns - side, 0), count, endpoint=True)
+    blanked = frames.copy()
+    for frame, top, left in zip(blanked, tops, lefts, strict=True):
+        frame[top : top + side, left : left + side] = 0
+    return blanked
+
+
+def change(frames: Frames, augmentation: Augmentation, rng: np.random.Generator) -> Frames:
+    """Change frames that have no mask beside them: masked already, or never.
+
+    Args:
+        frames: [N, H, W], uint8.
+        augmentation: how much; what it says of masks is left out.
+        rng: each frame draws its own.
+
+    Returns:
+        [N, H, W], uint8.
+    """
+    if augmentation.rotation_degrees or augmentation.shift_ratio:
+        (frames,) = move((frames,), augmentation, rng)
+    if augmentation.jitter:
+        frames = jitter(frames, augmentation.jitter, rng)
+    return cut_out(frames, augmentation.cutout_ratio, rng) if augmentation.cutout_ratio else frames
 
 
 def disturb_masks(masks: Masks, augmentation: Augmentation, rng: np.random.Generator) -> Masks:

@@ -23,8 +23,9 @@ Head = Literal["sigmoid", "k_plus_1"]
 GAN_SIZE: Final = 110
 """Rows and columns of the semi-supervised GAN's frames (paper, Methods, "GAN")."""
 
-_GENERATOR_LEVELS: Final = {28: (7, 14), GAN_SIZE: (7, 14, 28, 56)}
-"""Sizes between 4 x 4 and that of the frames. 28 is for public digits and garments, not for echo."""
+_GENERATOR_LEVELS: Final = {28: (7, 14), 56: (7, 14, 28), GAN_SIZE: (7, 14, 28, 56)}
+"""Sizes between 4 x 4 and that of the frames. 28 is for public digits and garments, and, with 56, for
+experiments that must end in minutes."""
 
 LEAK: Final = 0.2
 """Slope of the discriminator's leaky ReLU (paper, Methods, "GAN")."""
@@ -54,7 +55,7 @@ class Preset:
         discriminator_filters: filters of the blocks, then of the 1 x 1 convolution.
         input_dropout: before the discriminator's first convolution.
         block_dropout: after each of its down-steps.
-        gan_size: rows and columns of the GAN's frames, 110 or 28.
+        gan_size: rows and columns of the GAN's frames: 110, 56 or 28.
     """
 
     stem_pool: int
@@ -300,7 +301,7 @@ def build_generator(preset: Preset, name: str = "generator") -> keras.Model:
     """Build the network that draws frames from noise (paper, Methods, "GAN").
 
     Transposed convolutions with batch normalisation and ReLU: 1, 4, 7, 14, 28, 56, two 3 x 3 at 56,
-    then 110 and tanh. For frames of 28 x 28 it ends two levels earlier.
+    then 110 and tanh. For frames of 56 or 28 it ends one or two levels earlier.
 
     Input shape:
         [N, noise], float32, the first entries a one-hot class.
