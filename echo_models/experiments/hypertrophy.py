@@ -10,10 +10,11 @@ import keras
 import numpy as np
 
 from echo_models.datasets import Examples, Plan, render, split_by_subject
-from echo_models.experiments.runs import Exam, Facts, Shelf, Stopwatch, describe_data, measure
+from echo_models.experiments.code import code_of
+from echo_models.experiments.results import Facts, Shelf
+from echo_models.experiments.runs import Exam, Stopwatch, describe_data, measure
 from echo_models.experiments.sizes import SIZES
 from echo_models.fitting import OnStep
-from echo_models.recipes import code_version
 from echo_models.training import run_of, train_hypertrophy
 from echo_models.views import A4C
 
@@ -76,18 +77,12 @@ def compare_hypertrophy(
     # fifth, so that few frames tell more.
     plan = Plan(seed=seed, subjects=amounts.hypertrophy_subjects, views=(A4C,), any_phase=False)
     labeled = render(plan, processes=processes, cache=folder / "work", on_progress=on_render)
-    data = split_by_subject(labeled, seed=seed)
-    facts = Facts(NAME, size, seed, code_version(), describe_data(dataclasses.asdict(plan), labeled, data))
+    data = split_by_subject(labeled, seed=seed, test_ratio=amounts.test_ratio)
+    facts = Facts(NAME, size, seed, code_of(__name__), describe_data(dataclasses.asdict(plan), labeled, data))
     shelf = Shelf(folder)
     for arm in ARMS:
         stopwatch = Stopwatch(on_step)
-        run = run_of(
-            amounts.preset,
-            epochs=amounts.epochs,
-            seed=seed,
-            folder=folder / "work" / "checkpoints" / arm.name,
-            on_step=stopwatch,
-        )
+        run = run_of(amounts.preset, epochs=amounts.epochs, seed=seed, on_step=stopwatch)
         settings: dict[str, Any] = {
             "arm": arm,
             "network": run.preset,
@@ -95,7 +90,7 @@ def compare_hypertrophy(
             "convolutions": views[0] if arm.transferred else "random",
         }
         names = [f"{arm.name}_{stage.removeprefix('lvh_')}" for stage in STAGES]
-        if all(shelf.find(name, facts.key(name, settings)) for name in names):
+        if all(shelf.has(name, facts.key(name, settings)) for name in names):
             continue
         masks = data.test.lv_masks if arm.segmented else data.test.fov_masks
         test = Examples(data.test.frames, masks, data.test.hypertrophy.astype(np.int64))
@@ -110,7 +105,7 @@ def compare_hypertrophy(
         )
         train_hypertrophy(
             data,
-            run,
+            dataclasses.replace(run, folder=facts.checkpoints(folder, arm.name, settings)),
             views[1] if arm.transferred else None,
             segmented=arm.segmented,
             after_stage=keep,

@@ -1,5 +1,6 @@
 """The results of an experiment as a page of Markdown with pictures."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -7,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from echo_models.errors import TrainingError
-from echo_models.experiments.runs import Result, read_result
+from echo_models.experiments.results import Record, Result, files_of, read_results
 
 TITLES: Final = {
     "resolution": "Resolution of the frames (paper, Table 1 and Fig. 2)",
@@ -17,11 +18,13 @@ TITLES: Final = {
 CAPTION: Final = "Synthetic frames of the phantom; 95 % intervals by bootstrap over test subjects."
 
 
-def write_report(folder: Path, *, command: str, absent: Sequence[str] = ()) -> Path:
-    """Write `report.md` and its pictures beside the results.
+def write_report(folder: Path, into: Path | None = None, *, command: str, absent: Sequence[str] = ()) -> Path:
+    """Write a page, its pictures, and a copy of the results that it tells of.
 
     Args:
         folder: of the results.
+        into: where `<experiment>.md`, its pictures and a folder of the results' files go; None for
+            `<folder>/report`.
         command: that made them.
         absent: arms that were not trained, for want of ImageNet weights.
 
@@ -35,18 +38,21 @@ def write_report(folder: Path, *, command: str, absent: Sequence[str] = ()) -> P
     if not results:
         raise TrainingError(f"{folder} must hold results of `echobeam experiment`; it has none")
     experiment = results[0].experiment
-    bars = folder / "accuracy.png"
+    into = into or folder / "report"
+    copy_results(folder, into / experiment)
+    bars = into / f"{experiment}-accuracy.png"
     _draw_bars(results, bars)
     best = max(results, key=lambda result: result.metrics["accuracy"].value)
-    matrix = folder / "confusion.png"
+    matrix = into / f"{experiment}-confusion.png"
     _draw_confusion(best, matrix)
-    page = folder / "report.md"
+    page = into / f"{experiment}.md"
     page.write_text(
         "\n".join(
             [
                 f"# {TITLES[experiment]}",
                 "",
-                *_provenance(results[0], command),
+                *provenance(results[0], command),
+                *_frames_of(results[0]),
                 "",
                 *table(results),
                 "",
@@ -69,28 +75,26 @@ def write_report(folder: Path, *, command: str, absent: Sequence[str] = ()) -> P
     return page
 
 
-def read_results(folder: Path) -> list[Result]:
-    """Read the results of a folder in the order of their training."""
-    return [read_result(path) for path in sorted(folder.glob("[!.]*.json"), key=_made_at)]
+def copy_results(folder: Path, into: Path) -> None:
+    """Put the files of results, as they are, in place of those that were there."""
+    into.mkdir(parents=True, exist_ok=True)
+    for old in files_of(into):
+        old.unlink()
+    for path in files_of(folder):
+        shutil.copyfile(path, into / path.name)
 
 
-def _made_at(path: Path) -> tuple[str, str]:
-    # Arms are named so that their experiment's own order cannot be told from their files' names.
-    order = read_result(path)
-    return f"{_ORDER.index(order.arm):02d}" if order.arm in _ORDER else "99", path.name
+def provenance(record: Record, command: str) -> list[str]:
+    """Say how a result was made."""
+    commit = f" at commit `{record.commit}`" if record.commit else ""
+    where = f" on {record.machine}" if record.machine else ""
+    how = f"size `{record.size}`, seed {record.seed}, {record.code_version}"
+    return [f"Made by `{command}`{commit}{where}: {how}."]
 
 
-_ORDER: Final = (
-    "240x320", "120x160", "60x80", "30x40", "15x20",
-    "plain", "masked", "ensemble", "resnet50", "vgg16",
-    "whole_stage1", "whole_stage2", "segmented_stage1", "segmented_stage2", "random_stage1", "random_stage2",
-)  # fmt: skip
-
-
-def _provenance(result: Result, command: str) -> list[str]:
+def _frames_of(result: Result) -> list[str]:
     frames = result.data["frames"]
     return [
-        f"Made by `{command}`: size `{result.size}`, seed {result.seed}, {result.code_version}.",
         (
             f"Data: synthetic frames of {result.data['plan']['subjects']} phantom subjects, fingerprint "
             f"`{result.data['fingerprint']}`: {frames['train']} for training, {frames['validation']} for "

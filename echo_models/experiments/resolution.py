@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from echo_models.datasets import Examples, LabeledFrames, Plan, render, split_by_subject
-from echo_models.experiments.runs import Exam, Facts, Shelf, Stopwatch, describe_data, measure
+from echo_models.experiments.code import code_of
+from echo_models.experiments.results import Facts, Shelf
+from echo_models.experiments.runs import Exam, Stopwatch, describe_data, measure
 from echo_models.experiments.sizes import SIZES
 from echo_models.fitting import OnStep, fit
 from echo_models.networks import Pooling, build_view_classifier
 from echo_models.preprocessing import shrink
-from echo_models.recipes import code_version
 from echo_models.training import run_of
 from echo_models.views import VIEWS
 
@@ -74,16 +75,16 @@ def compare_resolutions(
     """
     amounts = SIZES[size]
     finest = ARMS[0]
-    plan = Plan(seed=seed, subjects=amounts.subjects, rows=finest.rows, columns=finest.columns)
+    plan = Plan(seed=seed, subjects=amounts.resolution_subjects, rows=finest.rows, columns=finest.columns)
     labeled = render(plan, processes=processes, cache=folder / "work", on_progress=on_render)
-    data = split_by_subject(labeled, seed=seed)
-    facts = Facts(NAME, size, seed, code_version(), describe_data(dataclasses.asdict(plan), labeled, data))
-    run = run_of(amounts.preset, epochs=amounts.epochs, seed=seed, folder=folder / "work" / "checkpoints")
+    data = split_by_subject(labeled, seed=seed, test_ratio=amounts.test_ratio)
+    facts = Facts(NAME, size, seed, code_of(__name__), describe_data(dataclasses.asdict(plan), labeled, data))
+    run = run_of(amounts.preset, epochs=amounts.epochs, seed=seed)
     schedule = dataclasses.replace(run.schedules["view"], patience=2)
     shelf = Shelf(folder)
     for arm in ARMS:
         settings = {"arm": arm, "network": amounts.sharp, "schedule": schedule}
-        if shelf.find(arm.name, facts.key(arm.name, settings)) is not None:
+        if shelf.has(arm.name, facts.key(arm.name, settings)):
             continue
         train, validation, test = (_examples(part, arm) for part in (data.train, data.validation, data.test))
         keras.utils.set_random_seed(seed)
@@ -102,7 +103,9 @@ def compare_resolutions(
             validation,
             stage=f"resolution_{arm.name}",
             schedule=schedule,
-            run=dataclasses.replace(run, on_step=stopwatch),
+            run=dataclasses.replace(
+                run, on_step=stopwatch, folder=facts.checkpoints(folder, arm.name, settings)
+            ),
         )
         shelf.keep(
             measure(

@@ -1,101 +1,23 @@
-"""One arm of a comparison: trained, measured, and kept as a file that a second start finds."""
+"""One arm of a comparison: trained, timed and measured."""
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import keras
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from echo_models.datasets import Examples, LabeledFrames, Split
-from echo_models.errors import TrainingError
 from echo_models.evaluation import confusion_matrix, measure_classes
+from echo_models.experiments.code import commit, machine
+from echo_models.experiments.results import Facts, Result, Shelf
 from echo_models.fitting import OnStep, Step, predict
-from echo_models.manifest import Interval
+
+__all__ = ["Exam", "Facts", "Result", "Shelf", "Stopwatch", "describe_data", "measure"]
 
 _FRAMES_TIMED: Final = 256
-
-
-class Result(BaseModel):
-    """What one arm came to.
-
-    Attributes:
-        experiment: which comparison.
-        arm: names it within its experiment; the file is called so.
-        title: what a table calls it.
-        key: digest of everything that decides the result.
-        seed: of frames, split and training.
-        size: of the experiment.
-        data: which frames, always synthetic here: plan, fingerprint, frames of each part.
-        code_version: of this package.
-        classes: of the output.
-        metrics: on the test frames, with intervals by bootstrap over subjects.
-        confusion: [K][K], row is the true class.
-        parameters: of the network or networks.
-        epochs: run until it stopped.
-        seconds_per_epoch: median; None if every epoch came from a checkpoint.
-        images_per_second: of prediction in batches.
-        log: one entry an epoch of each stage.
-        note: what a reader must know, "" for nothing.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    experiment: str
-    arm: str
-    title: str
-    key: str
-    seed: int
-    size: str
-    data: dict[str, Any]
-    code_version: str
-    classes: tuple[str, ...]
-    metrics: dict[str, Interval]
-    confusion: list[list[int]]
-    parameters: int
-    epochs: int
-    seconds_per_epoch: float | None
-    images_per_second: float
-    log: list[dict[str, Any]]
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What is the same for all arms of one experiment.
-
-    Attributes:
-        experiment: which.
-        size: how much of everything.
-        seed: of everything random.
-        code_version: of this package.
-        data: plan, fingerprint and frames of each part.
-    """
-
-    experiment: str
-    size: str
-    seed: int
-    code_version: str
-    data: Mapping[str, Any]
-
-    def key(self, arm: str, settings: Mapping[str, Any]) -> str:
-        """Digest all that decides an arm's result."""
-        decisive = {
-            "experiment": self.experiment,
-            "size": self.size,
-            "seed": self.seed,
-            "code_version": self.code_version,
-            "fingerprint": self.data["fingerprint"],
-            "arm": arm,
-            "settings": settings,
-        }
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @dataclass(slots=True)
@@ -189,6 +111,8 @@ def measure(
         size=facts.size,
         data=dict(facts.data),
         code_version=facts.code_version,
+        commit=commit(),
+        machine=machine(),
         classes=tuple(exam.classes),
         metrics=measure_classes(labels, predicted, exam.subjects, exam.classes),
         confusion=confusion_matrix(labels, predicted, len(exam.classes)).astype(int).tolist(),
@@ -208,45 +132,3 @@ def _images_per_second(model: keras.Model, test: Examples) -> float:
     started = time.perf_counter()
     model.predict_on_batch(inputs)
     return count / (time.perf_counter() - started)
-
-
-@dataclass(frozen=True, slots=True)
-class Shelf:
-    """The folder of an experiment's results, one file an arm."""
-
-    folder: Path
-
-    def find(self, arm: str, key: str) -> Result | None:
-        """Give the kept result of an arm, None if there is none or other settings made it."""
-        path = self.folder / f"{arm}.json"
-        if not path.exists():
-            return None
-        result = read_result(path)
-        return result if result.key == key else None
-
-    def keep(self, result: Result) -> None:
-        """Write a result, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{result.arm}.json"
-        temporary.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self.folder / f"{result.arm}.json")
-
-    def obtain(self, facts: Facts, arm: str, settings: Mapping[str, Any], make: Callable[[], Result]) -> None:
-        """Make and keep a result, unless it is there."""
-        if self.find(arm, facts.key(arm, settings)) is None:
-            self.keep(make())
-
-
-def read_result(path: Path) -> Result:
-    """Read one result.
-
-    Raises:
-        TrainingError: if the file is not one.
-    """
-    try:
-        return Result.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise TrainingError(
-            f"{path} must be a result of `echobeam experiment`; it cannot be read as one. Remove it and "
-            "run the experiment again"
-        ) from error

@@ -13,15 +13,16 @@ from echo_models.manifest import read_manifest
 from echo_models.registry import SHIPPED, Registry
 
 if TYPE_CHECKING:
-    import keras
+    from echo_models.bundle import Bundle
 
 _FAILED: Final = 1
-NAMES: Final = ("resolution", "views", "lvh")
+NAMES: Final = ("resolution", "views", "lvh", "severity")
 
 
 @click.command(
     epilog="\b\nExamples:\n  echobeam experiment resolution --size small --seed 1\n"
-    "  echobeam experiment views --resnet50-weights resnet50_notop.weights.h5"
+    "  echobeam experiment views --resnet50-weights resnet50_notop.weights.h5\n"
+    "  echobeam experiment severity --report docs/reports"
 )
 @click.argument("name", type=click.Choice(NAMES))
 @click.option(
@@ -34,10 +35,10 @@ NAMES: Final = ("resolution", "views", "lvh")
 )
 @click.option(
     "--size",
-    type=click.Choice(("toy", "small", "paper")),
+    type=click.Choice(("toy", "small", "medium", "paper")),
     default="small",
     show_default=True,
-    help="toy: seconds, to see that it works; small: hours of two cores; paper: wants a GPU.",
+    help="toy: to see that it works; small: minutes of two cores; medium: hours; paper: wants a GPU.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random."
@@ -45,7 +46,12 @@ NAMES: Final = ("resolution", "views", "lvh")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of results and report.  [default: <root>/experiments/<name>]",
+    help="Folder of the results.  [default: <root>/experiments/<name>]",
+)
+@click.option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the report.  [default: <out>/report]",
 )
 @click.option(
     "--resnet50-weights",
@@ -73,13 +79,14 @@ def experiment(
     size: str,
     seed: int,
     out: Path | None,
+    report: Path | None,
     resnet50_weights: Path | None,
     vgg16_weights: Path | None,
     random_transfer: bool,
     processes: int,
     quiet: bool,
 ) -> None:
-    """Repeat a comparison of the paper on phantom frames, and report it.
+    """Repeat a comparison of the paper on phantom frames, or try the models, and report it.
 
     A run that was stopped goes on where it was: arms that are done are kept, one under way starts again at
     its last whole epoch. All frames are synthetic.
@@ -90,11 +97,14 @@ def experiment(
     from echo_models.experiments.hypertrophy import compare_hypertrophy  # noqa: PLC0415 - imports Keras
     from echo_models.experiments.report import write_report  # noqa: PLC0415
     from echo_models.experiments.resolution import compare_resolutions  # noqa: PLC0415
+    from echo_models.experiments.severity import TASKS, measure_severity  # noqa: PLC0415
+    from echo_models.experiments.severity_report import write_severity_report  # noqa: PLC0415
     from echo_models.experiments.sizes import SIZES  # noqa: PLC0415
     from echo_models.experiments.views import compare_views  # noqa: PLC0415
     from echo_models.progress import progress  # noqa: PLC0415
 
     folder = out or root / "experiments" / name
+    command = f"echobeam experiment {name} --size {size} --seed {seed}"
     absent: list[str] = []
     try:
         with progress(quiet=quiet) as (on_step, on_render):
@@ -116,27 +126,40 @@ def experiment(
                         random_transfer=random_transfer,
                         **shared,
                     )
+                case "severity":
+                    bundles = {task: _bundle(root, task) for task in TASKS}
+                    shared.pop("on_step")
+                    measure_severity(folder, bundles=bundles, **shared)
+                    click.echo(write_severity_report(folder, report, command=command))
+                    return
                 case _:
-                    views = _starting_views(root, SIZES[size].preset)
-                    compare_hypertrophy(folder, views=views, **shared)
-        command = f"echobeam experiment {name} --size {size} --seed {seed}"
-        click.echo(write_report(folder, command=command, absent=absent))
+                    views = _bundle(root, "view", SIZES[size].preset)
+                    compare_hypertrophy(folder, views=(views.name, views.model), **shared)
+        click.echo(write_report(folder, report, command=command, absent=absent))
     except ModelsError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(_FAILED)
 
 
-def _starting_views(root: Path, preset: str) -> "tuple[str, keras.Model]":
-    """Find the view classifier whose convolutions hypertrophy starts from: at work, or the one that ships."""
+def _bundle(root: Path, task: str, preset: str | None = None) -> "Bundle":
+    """Load the bundle of a task that is at work, or the one that ships.
+
+    Args:
+        root: with the registry.
+        task: of the bundle.
+        preset: that it must have been trained with, None for any.
+
+    Raises:
+        NotInRegistryError: if there is none of that preset.
+    """
     from echo_models.bundle import load_bundle  # noqa: PLC0415 - imports Keras
 
     registry = Registry(root / "models")
-    at_work = [registry.resolve("view")] if registry.production("view") else []
-    for folder in [*at_work, *sorted((SHIPPED / "view").glob("*"))]:
-        if read_manifest(folder).training.get("preset") == preset:
-            bundle = load_bundle(folder)
-            return bundle.name, bundle.model
+    at_work = [registry.resolve(task)] if registry.production(task) else []
+    for folder in [*at_work, *sorted((SHIPPED / task).glob("*"))]:
+        if preset in (None, read_manifest(folder).training.get("preset")):
+            return load_bundle(folder)
     raise NotInRegistryError(
-        f"hypertrophy starts from the convolutions of a view model of preset {preset}, and there is none: "
-        f"train one with `echobeam train view --preset {preset}` and promote it"
+        f"the experiment starts from a {task} model of preset {preset}, and there is none: train one with "
+        f"`echobeam train {task} --preset {preset}` and promote it"
     )

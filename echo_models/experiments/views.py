@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,13 +10,15 @@ import keras
 import numpy as np
 
 from echo_models.datasets import Examples, LabeledFrames, Plan, Split, render, split_by_subject
-from echo_models.experiments.runs import Exam, Facts, Result, Shelf, Stopwatch, describe_data, measure
+from echo_models.experiments.code import code_of
+from echo_models.experiments.results import Facts, Result, Shelf
+from echo_models.experiments.runs import Exam, Stopwatch, describe_data, measure
 from echo_models.experiments.sizes import SIZES, Size
 from echo_models.fitting import OnStep, Run, Schedule, fit
+from echo_models.manifest import sha256_of
 from echo_models.networks import build_view_classifier
 from echo_models.preprocessing import apply_mask, shrink
-from echo_models.recipes import code_version
-from echo_models.training import run_of, train_views
+from echo_models.training import ENSEMBLE_SIZE, run_of, train_views
 from echo_models.transfer import SIZE, build_resnet50, build_vgg16, convolutional_base
 from echo_models.views import VIEWS
 
@@ -40,6 +43,9 @@ class _Bench:
     run: Run
     imagenet: Mapping[str, Path]
     random_transfer: bool
+
+
+_Train = Callable[[_Bench, Mapping[str, Any]], Result]
 
 
 def compare_views(
@@ -74,38 +80,36 @@ def compare_views(
     amounts = SIZES[size]
     plan = Plan(seed=seed, subjects=amounts.subjects)
     labeled = render(plan, processes=processes, cache=folder / "work", on_progress=on_render)
-    data = split_by_subject(labeled, seed=seed)
+    data = split_by_subject(labeled, seed=seed, test_ratio=amounts.test_ratio)
     bench = _Bench(
-        facts=Facts(NAME, size, seed, code_version(), describe_data(dataclasses.asdict(plan), labeled, data)),
+        facts=Facts(
+            NAME, size, seed, code_of(__name__), describe_data(dataclasses.asdict(plan), labeled, data)
+        ),
         amounts=amounts,
         data=data,
-        run=run_of(
-            amounts.preset,
-            epochs=amounts.epochs,
-            seed=seed,
-            folder=folder / "work" / "checkpoints",
-            on_step=on_step,
-        ),
+        run=run_of(amounts.preset, epochs=amounts.epochs, seed=seed, on_step=on_step),
         imagenet=imagenet,
         random_transfer=random_transfer,
     )
     shelf = Shelf(folder)
-    for arm, settings, make in _arms(bench):
-        shelf.obtain(bench.facts, arm, settings, make)
+    for arm, settings, train in _arms(bench):
+        # The ensemble's first member is the masked CNN: it is found among that one's checkpoints.
+        checkpoints = bench.facts.checkpoints(folder, "masked" if arm == "ensemble" else arm, settings)
+        placed = dataclasses.replace(bench, run=dataclasses.replace(bench.run, folder=checkpoints))
+        shelf.obtain(bench.facts, arm, settings, partial(train, placed, settings))
     return [] if random_transfer else [name for name in TRANSFER if name not in imagenet]
 
 
-def _arms(bench: _Bench) -> Iterator[tuple[str, dict[str, Any], Callable[[], Result]]]:
+def _arms(bench: _Bench) -> Iterator[tuple[str, dict[str, Any], _Train]]:
     network = {"network": bench.run.preset, "schedule": bench.run.schedules["view"]}
-    yield "plain", network, lambda: _plain(bench, network)
-    yield "masked", network, lambda: _masked(bench, network, 1)
-    yield "ensemble", network, lambda: _masked(bench, network, 3)
-    for name in TRANSFER:
+    yield "plain", network, _plain
+    yield "masked", network, partial(_masked, members=1)
+    yield "ensemble", network, partial(_masked, members=ENSEMBLE_SIZE)
+    for name, train in (("resnet50", _resnet50), ("vgg16", _vgg16)):
         weights = bench.imagenet.get(name)
         if weights is not None or bench.random_transfer:
-            settings = {"weights": "random" if weights is None else weights.name, "schedules": _SCHEDULES}
-            train = _resnet50 if name == "resnet50" else _vgg16
-            yield name, settings, lambda train=train, settings=settings: train(bench, settings)  # type: ignore[misc]
+            start = "random" if weights is None else sha256_of(weights)
+            yield name, {"weights": start, "schedules": _SCHEDULES}, train
 
 
 def _plain(bench: _Bench, settings: Mapping[str, Any]) -> Result:

@@ -12,8 +12,9 @@ import pytest
 from echo_models.datasets import Examples, Known, LabeledFrames, Plan
 from echo_models.errors import TrainingError
 from echo_models.experiments import hypertrophy, resolution, sizes, views
-from echo_models.experiments.report import class_table, read_results, table, write_report
-from echo_models.experiments.runs import Exam, Facts, Result, Shelf, Stopwatch, measure, read_result
+from echo_models.experiments.report import class_table, table, write_report
+from echo_models.experiments.results import Facts, Result, Shelf, read_results
+from echo_models.experiments.runs import Exam, Stopwatch, measure
 from echo_models.fitting import Step
 from echo_models.networks import PRESETS, Preset, build_view_classifier
 from echo_models.transfer import build_resnet50, build_vgg16, convolutional_base
@@ -21,9 +22,13 @@ from echo_models.views import VIEWS
 
 TINY = sizes.Size(
     "small",
+    resolution_subjects=12,
     subjects=12,
     hypertrophy_subjects=12,
+    severity_subjects=1,
+    severity_hearts=2,
     epochs=1,
+    test_ratio=0.15,
     sharp=dataclasses.replace(PRESETS["small"], stem_pool=1, cnn_filters=(2, 2, 2, 2), cnn_dense=(4,)),
     transfer_frames=4,
 )
@@ -97,7 +102,7 @@ def test_an_arm_that_is_done_is_not_run_again_and_one_with_other_settings_is(tmp
 def test_a_file_that_is_no_result_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "plain.json").write_text("{}")
     with pytest.raises(TrainingError, match="Remove it"):
-        read_result(tmp_path / "plain.json")
+        Result.read(tmp_path / "plain.json")
 
 
 def test_a_stopwatch_times_epochs_of_more_than_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,9 +125,11 @@ def test_a_report_has_every_arm_its_note_and_what_was_not_run(tmp_path: Path) ->
     assert "Not run: vgg16" in page
     assert "synthetic" in page.lower()
     assert "1.000" in page
-    for picture in ("accuracy.png", "confusion.png"):
+    for picture in ("views-accuracy.png", "views-confusion.png"):
         assert f"({picture})" in page
-        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "report" / picture).read_bytes().startswith(b"\x89PNG")
+    for arm in ("masked.json", "plain.json"):
+        assert (tmp_path / "report" / "views" / arm).read_bytes() == (tmp_path / arm).read_bytes()
 
 
 def test_a_folder_without_results_has_no_report(tmp_path: Path) -> None:
@@ -160,8 +167,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sizes.SIZES, "toy", TINY)
     for experiment in (resolution, views, hypertrophy):
         monkeypatch.setattr(experiment, "render", noise)
-        # A digest of the package's files, which a tidy developer may be editing.
-        monkeypatch.setattr(experiment, "code_version", lambda: "echobeam 0")
 
 
 SHARED: dict[str, Any] = {

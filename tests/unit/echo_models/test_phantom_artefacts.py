@@ -61,7 +61,7 @@ def test_an_artefact_of_another_name_is_refused() -> None:
 @pytest.mark.parametrize("view", ["a4c", "mmode"])
 def test_a_site_sets_its_artefacts(view: str) -> None:
     def frame(site: Site) -> np.ndarray:
-        return render_clip(random_subject(1), view, seed=1, number_of_frames=1, site=site).frames[0]
+        return render_clip(random_subject(1), view, seed=1, number_of_frames=1, site=site).frames
 
     usual = frame(Site("a", ""))
     assert not np.array_equal(usual, frame(Site("b", "", artefacts={"noise": 8.0})))

@@ -1,0 +1,336 @@
+"""What the experiments with few labels share: one network and budget for every method, two exams.
+
+Labels come from one site and unlabeled frames from the archive of another; a method is measured on other
+subjects of both.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from echo_models.augment import Augmentation
+from echo_models.challengers import CHALLENGERS, train_challenger
+from echo_models.checkpoints import Log
+from echo_models.datasets import Examples, LabeledFrames, Plan, render
+from echo_models.evaluation import measure_classes
+from echo_models.experiments.code import code_of
+from echo_models.experiments.runs import Exam, Facts, Result, Shelf, Stopwatch, measure
+from echo_models.fitting import OnStep, predict
+from echo_models.gan import GanOptions, GanSchedule, train_gan
+from echo_models.networks import PRESETS, Preset
+from echo_models.preprocessing import apply_mask, shrink
+
+Frames = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+
+GAN: Final = "gan"
+METHODS: Final[Mapping[str, str]] = {
+    **{challenger.name: challenger.title for challenger in CHALLENGERS.values()},
+    GAN: "semi-supervised GAN",
+}
+"""Titles of the methods, by name."""
+
+THERE: Final = "there_"
+"""Before the names of metrics on the archive's site."""
+
+AUGMENTATION: Final = Augmentation(jitter=0.5)
+"""The paper's movement, and half of the changes of grey that the supervised networks train with."""
+
+# Frames of 28 x 28 and a network of three blocks: a GAN step costs a tenth of a CPU second, where at 110 it
+# costs two, so that minutes hold the thousand steps a generator needs. Less dropout, since it is narrow.
+_QUICK: Final = dataclasses.replace(
+    PRESETS["small"],
+    gan_size=28,
+    discriminator_filters=(16, 32, 64, 64),
+    input_dropout=0.05,
+    block_dropout=0.2,
+)
+
+NETWORKS: Final[Mapping[str, Preset]] = {
+    "toy": dataclasses.replace(_QUICK, discriminator_filters=(4, 4, 4, 8), generator_filters=2),
+    "small": _QUICK,
+    "medium": dataclasses.replace(_QUICK, gan_size=56, discriminator_filters=(16, 32, 64, 64, 64)),
+    "paper": PRESETS["paper"],
+}
+"""By size of the experiment."""
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """How many phantom subjects are scanned for what; nobody is in two sets.
+
+    Attributes:
+        labeled: whose frames labels are drawn from.
+        archive: whose frames have no labels.
+        test: of each exam.
+    """
+
+    labeled: int
+    archive: int
+    test: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be told, and in which frames.
+
+    Attributes:
+        classes: names of the K classes.
+        plan: frames of the labeled site; others differ in seed, subjects and site.
+        mask: what is put on the frames.
+    """
+
+    classes: tuple[str, ...]
+    plan: Plan
+    mask: Literal["fov", "lv"]
+
+    def labels(self, labeled: LabeledFrames) -> Labels:
+        """Give the classes of frames: [N], int64."""
+        return labeled.hypertrophy.astype(np.int64) if len(self.classes) == 2 else labeled.views
+
+    def frames(self, labeled: LabeledFrames, size_px: int) -> Frames:
+        """Mask frames and bring them to the network's size: [N, size, size], uint8."""
+        masks = labeled.lv_masks if self.mask == "lv" else labeled.fov_masks
+        return shrink(apply_mask(labeled.frames, masks), size_px, size_px)
+
+    def exam(self, labeled: LabeledFrames, size_px: int) -> Exam:
+        """Make an exam of frames."""
+        examples = Examples(self.frames(labeled, size_px), None, self.labels(labeled))
+        return Exam(examples, labeled.subjects, self.classes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bench:
+    """What every arm of one experiment works with.
+
+    Attributes:
+        facts: of the experiment.
+        shelf: of its results.
+        question: what is told.
+        network: widths of the networks.
+        schedule: steps of every method.
+        labeled: frames that labels are drawn from.
+        labels: of these frames.
+        archive: unlabeled frames.
+        home: exam of the labeled frames' site.
+        there: exam of the archive's site.
+        members: networks of each arm, whose probabilities are averaged.
+        on_step: called after each training step.
+    """
+
+    facts: Facts
+    shelf: Shelf
+    question: Question
+    network: Preset
+    schedule: GanSchedule
+    labeled: Frames
+    labels: Labels
+    archive: Frames
+    home: Exam
+    there: Exam
+    members: int
+    on_step: OnStep
+
+    def run(
+        self,
+        method: str,
+        arm: str,
+        title: str,
+        which: npt.NDArray[np.intp] | None = None,
+        *,
+        by_epoch: bool = False,
+    ) -> None:
+        """Train and measure one arm, unless its result is there.
+
+        Args:
+            method: one of `METHODS`.
+            arm: names the result.
+            title: what a table calls it.
+            which: indices of the labeled frames whose labels it is given; None for all.
+            by_epoch: classify the home exam after each epoch, for the log.
+
+        Raises:
+            TrainingError: if training diverges.
+        """
+        given = np.arange(len(self.labels)) if which is None else which
+        settings: dict[str, Any] = {
+            "method": method,
+            "network": self.network,
+            "schedule": self.schedule,
+            "augmentation": AUGMENTATION,
+            "challenger": CHALLENGERS.get(method),
+            "members": self.members,
+            "given": given.tolist(),
+            "by_epoch": by_epoch,
+        }
+        self.shelf.obtain(
+            self.facts, arm, settings, lambda: self._result(method, arm, title, given, settings)
+        )
+
+    def _result(
+        self, method: str, arm: str, title: str, given: npt.NDArray[np.intp], settings: Mapping[str, Any]
+    ) -> Result:
+        stopwatch = Stopwatch(self.on_step)
+        test = self.home.test
+        classifier, log = learn(
+            method,
+            self.labeled[given],
+            self.labels[given],
+            self.archive,
+            classes=len(self.question.classes),
+            preset=self.network,
+            schedule=self.schedule,
+            ensemble=self.members,
+            validation=(test.frames, np.asarray(test.targets, np.int64)) if settings["by_epoch"] else None,
+            seed=self.facts.seed,
+            folder=self.facts.checkpoints(self.shelf.folder, arm, settings),
+            on_step=stopwatch,
+        )
+        result = measure(
+            self.facts, arm, title, classifier, self.home, settings=settings, log=log, stopwatch=stopwatch
+        )
+        return result.model_copy(update={"metrics": result.metrics | measure_there(classifier, self.there)})
+
+
+def set_up(
+    name: str,
+    question: Question,
+    folder: Path,
+    *,
+    module: str,
+    size: str,
+    people: People,
+    schedule: GanSchedule,
+    seed: int,
+    processes: int,
+    site: str,
+    members: int = 1,
+    on_step: OnStep,
+    on_render: Callable[[int, int], None],
+) -> Bench:
+    """Render what an experiment needs.
+
+    Args:
+        name: of the experiment.
+        question: what is told.
+        folder: of the results; checkpoints and rendered frames are in its `work`.
+        module: of the experiment, whose code decides its results.
+        size: of the experiment.
+        people: how many subjects.
+        schedule: of every method.
+        seed: of everything random.
+        processes: how many render.
+        site: that the archive comes from.
+        members: networks of each arm.
+        on_step: called after each training step.
+        on_render: called with subjects rendered and subjects in all.
+    """
+    plans = {
+        "labeled": (seed, people.labeled, question.plan.site),
+        "archive": (seed + 1, people.archive, site),
+        "home": (seed + 2, people.test, question.plan.site),
+        "there": (seed + 2, people.test, site),  # the same people at another site: the shift alone
+    }
+    sets = {
+        what: render(
+            dataclasses.replace(question.plan, seed=1000 * part + 17, subjects=subjects, site=where),
+            processes=processes,
+            cache=folder / "work",
+            on_progress=on_render,
+        )
+        for what, (part, subjects, where) in plans.items()
+    }
+    network = NETWORKS[size]
+    data = {
+        "source": "phantom (synthetic)",
+        "plan": dataclasses.asdict(question.plan) | dataclasses.asdict(people) | {"archive_site": site},
+        "fingerprint": "-".join(frames.fingerprint()[:8] for frames in sets.values()),
+        "frames": {what: len(frames) for what, frames in sets.items()},
+        "test_subjects": people.test,
+    }
+    return Bench(
+        facts=Facts(name, size, seed, code_of(module), data),
+        shelf=Shelf(folder),
+        question=question,
+        network=network,
+        schedule=schedule,
+        labeled=question.frames(sets["labeled"], network.gan_size),
+        labels=question.labels(sets["labeled"]),
+        archive=question.frames(sets["archive"], network.gan_size),
+        home=question.exam(sets["home"], network.gan_size),
+        there=question.exam(sets["there"], network.gan_size),
+        members=members,
+        on_step=on_step,
+    )
+
+
+def learn(
+    method: str,
+    labeled: Frames,
+    labels: Labels,
+    unlabeled: Frames,
+    *,
+    ensemble: int,
+    **others: Any,
+) -> tuple[keras.Model, Log]:
+    """Train by one method.
+
+    Args:
+        method: one of `METHODS`.
+        labeled: [L, H, W], uint8.
+        labels: [L], int64.
+        unlabeled: [M, H, W], uint8.
+        ensemble: members.
+        others: what `train_gan` and `train_challenger` both take.
+
+    Returns:
+        the classifier and the log of its training.
+    """
+    if method == GAN:
+        options = GanOptions(augmentation=AUGMENTATION, ensemble=ensemble)
+        gan = train_gan(labeled, labels, unlabeled, options=options, **others)
+        return gan.classifier, gan.log
+    trained = train_challenger(
+        CHALLENGERS[method],
+        labeled,
+        labels,
+        unlabeled,
+        augmentation=AUGMENTATION,
+        ensemble=ensemble,
+        **others,
+    )
+    return trained.classifier, trained.log
+
+
+def measure_there(classifier: keras.Model, exam: Exam) -> dict[str, Any]:
+    """Measure a classifier at the archive's site: metrics by `THERE` and their name."""
+    predicted = predict(classifier, exam.test).argmax(axis=1)
+    truth = np.asarray(exam.test.targets, np.int64)
+    metrics = measure_classes(truth, predicted, exam.subjects, exam.classes)
+    return {THERE + name: interval for name, interval in metrics.items()}
+
+
+def draw_labels(labels: Labels, count: int | None, seed: int) -> npt.NDArray[np.intp]:
+    """Choose whose labels are known: `count` of each class, all where there are fewer.
+
+    A smaller draw of one seed is part of a larger one.
+
+    Args:
+        labels: [N], int64.
+        count: of each class; None for all.
+        seed: of the draw.
+
+    Returns:
+        indices, sorted.
+    """
+    rng = np.random.default_rng((seed, 0x1ABE15))
+    chosen: Sequence[npt.NDArray[np.intp]] = [
+        rng.permutation(np.nonzero(labels == label)[0])[:count] for label in np.unique(labels)
+    ]
+    return np.sort(np.concatenate(chosen))
