@@ -111,7 +111,7 @@ def read_references(
         for batch in batches_of(file, ["subject_key", *_KEYS, *_FACTS, "frame"]):
             rows = _reference_rows(batch, tables)
             passing, by_rule = satisfy(_facts(batch, rows, tables, held_out), rules)
-            dropped.update({rule.value: count for rule, count in by_rule.items()})
+            dropped.update(by_rule)
             chosen = rows[passing]
             chosen["pixel_digest"] = digest_frames(frames_in(batch.column("frame"))[passing])
             blocks.append(References(chosen))

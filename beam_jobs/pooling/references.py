@@ -77,7 +77,9 @@ class References:
         Returns:
             [N], uint64, evenly spread.
         """
-        mixed = self.head("instance_key") + self.rows["frame_index"].astype(np.uint64) * _GOLDEN
+        mixed: npt.NDArray[np.uint64] = (
+            self.head("instance_key") + self.rows["frame_index"].astype(np.uint64) * _GOLDEN
+        )
         for shift, factor in _MIX:
             mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
         return mixed ^ (mixed >> np.uint64(31))
@@ -132,7 +134,7 @@ def pack_keys(column: pa.Array) -> npt.NDArray[np.bytes_]:
         ValueError: a key of another form.
     """
     column = column.cast(pa.string())
-    if not pc.all(pc.equal(pc.binary_length(column), 32), min_count=0).as_py():
+    if not pc.all(pc.match_substring_regex(column, "^[0-9a-f]{32}$"), min_count=0).as_py():
         raise ValueError("a key must have 32 hexadecimal digits, as in the tables; received one that has not")
     return np.frombuffer(bytes.fromhex("".join(column.to_pylist())), _KEY)
 

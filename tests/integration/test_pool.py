@@ -3,7 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import pytest
 from beam_jobs.errors import SetupError
 from beam_jobs.pool import PoolError, build_pool, labeled_subjects
 from beam_jobs.pool_dataset import PoolDataset, PoolDatasetError, prune_datasets
-from beam_jobs.pooling import reading, steps
+from beam_jobs.pooling import reading
 from beam_jobs.pooling.references import FRAME_BYTES
 from beam_jobs.pooling.rules import PoolRules, Rule
-from beam_jobs.pooling.shards import WrittenShard
+from beam_jobs.pooling.shards import WrittenShard, write_shard
 from beam_jobs.schemas import A4C_SCHEMA
 from beam_jobs.selection import SelectionRules
 from beam_jobs.staging import bucket_of
@@ -34,6 +34,7 @@ RULES = PoolRules(
     max_frames=50,
 )
 HELD_OUT = ["subject-3"]
+WRITE_SHARD = "beam_jobs.pooling.steps.write_shard"
 MAKERS = ("Philips", "Philips", "GE", None)
 
 
@@ -231,13 +232,12 @@ def test_a_frame_replaced_between_choice_and_copy_is_left_out_and_counted(
 ) -> None:
     frames = [StoredFrame("s", "t", "i", index, index) for index in range(4)]
     write_archive(tmp_path, frames)
-    real_write_shard: Callable[..., WrittenShard] = steps.write_shard
 
     def redo_the_study_first(*arguments: Any, **options: Any) -> WrittenShard:
         write_archive(tmp_path, [*frames[:3], StoredFrame("s", "t", "i", 3, 99)])
-        return real_write_shard(*arguments, **options)
+        return write_shard(*arguments, **options)
 
-    monkeypatch.setattr(steps, "write_shard", redo_the_study_first)
+    monkeypatch.setattr(WRITE_SHARD, redo_the_study_first)
     manifest = pool_of(tmp_path).manifest
     assert manifest.frames == 3
     assert manifest.dropped[Rule.CHANGED_MEANWHILE] == 1
@@ -247,13 +247,12 @@ def test_a_study_that_vanishes_meanwhile_is_left_out_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_archive(tmp_path, [StoredFrame("s", "t", "i", index, index) for index in range(4)])
-    real_write_shard: Callable[..., WrittenShard] = steps.write_shard
 
     def remove_the_study_first(*arguments: Any, **options: Any) -> WrittenShard:
         next((tmp_path / "pool/a4c").rglob("*.parquet")).unlink()
-        return real_write_shard(*arguments, **options)
+        return write_shard(*arguments, **options)
 
-    monkeypatch.setattr(steps, "write_shard", remove_the_study_first)
+    monkeypatch.setattr(WRITE_SHARD, remove_the_study_first)
     manifest = pool_of(tmp_path).manifest
     assert (manifest.frames, manifest.studies, manifest.subjects) == (0, 0, 0)
     assert manifest.dropped[Rule.CHANGED_MEANWHILE] == 4
@@ -272,7 +271,7 @@ def test_a_full_disk_leaves_no_dataset_and_is_told(tmp_path: Path, monkeypatch: 
         raise OSError(28, os.strerror(28))
 
     write_archive(tmp_path, archive())
-    monkeypatch.setattr(steps, "write_shard", full)
+    monkeypatch.setattr(WRITE_SHARD, full)
     with pytest.raises(PoolError, match="No space left on device"):
         pool_of(tmp_path)
     assert list((tmp_path / "pool/datasets").iterdir()) == []
