@@ -34,6 +34,7 @@ VERBS: Final = {
         "Show requests of storage commitment; report one again.",
     ),
     "query": Verb("beam_jobs.verbs.query", "query", "Run one SQL statement over the results."),
+    "compact": Verb("beam_jobs.verbs.compact", "compact", "Pack the tables into few large files."),
     "audit": Verb("beam_jobs.verbs.audit", "audit", "Show what was done to a study's headers and pixels."),
     "erase": Verb("beam_jobs.verbs.erase", "erase", "Erase a subject, and say which models saw it."),
     "reidentify": Verb(

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from beam_jobs.deid import Pseudonymizer
 from beam_jobs.errors import BeamJobsError
 from beam_jobs.pool_dataset import MANIFEST_FILE, PAST_MANIFESTS, PoolManifest
-from beam_jobs.staging import ARCHIVE, files_of_study, remove_released
+from beam_jobs.staging import files_of_study, remove_released
 from dicom_listener.erasure import forget_studies, list_identities, spooled_paths, stop_studies
 from dicom_listener.ledger import Ledger
 from echo_models.errors import ModelsError
@@ -194,15 +194,13 @@ def erase(
         EraseBusyError: if the nightly job runs.
         dicom_listener.errors.StudyBusyError: if a study is being received or processed.
     """
-    with _no_night(site.root / "run" / "retrain.lock"):
+    with no_night(site.root / "run" / "retrain.lock"):
         stop_studies(ledger, plan.study_uids, now=clock())
         path, certificate = _open_certificate(plan, site, now=clock())
         for name in plan.spooled:
             (site.spool / name).unlink(missing_ok=True)
-        roots = {ARCHIVE: site.archive, "a4c": site.pool}
-        for name, paths in plan.released.items():
-            for released in paths:
-                remove_released(released, roots.get(name, site.results))
+        for key in plan.study_keys:  # not by the plan's paths: studies may have been packed since
+            remove_released(key, site.results, site.pool, site.archive)
         for folder in plan.datasets:
             shutil.rmtree(folder)
         shutil.rmtree(site.root / "run" / "retrain", ignore_errors=True)
@@ -326,8 +324,12 @@ def _write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _no_night(lock: Path) -> Iterator[None]:
-    """Keep the nightly job from starting for the block."""
+def no_night(lock: Path) -> Iterator[None]:
+    """Keep the nightly job from starting for the block.
+
+    Raises:
+        EraseBusyError: if it runs.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a") as file:
         try:

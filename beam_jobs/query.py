@@ -16,6 +16,9 @@ from beam_jobs.schemas import PARTITION_SCHEMA, RESULT_SCHEMAS
 
 _FILES: Final = "study_year=*/bucket=*/*.parquet"
 
+_LOOKS: Final = 5
+"""How often to ask: a file that was listed may be replaced by a packed one before it is opened."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -39,19 +42,27 @@ def run_query(sql: str, results: Path) -> Answer:
     Raises:
         QueryError: if it is not one statement, does not only read, or fails; the message is DuckDB's.
     """
-    with duckdb.connect(":memory:", config={"python_enable_replacements": "false"}) as connection:
+    looks = 0
+    while True:
+        looks += 1
         try:
-            statement = _only_statement(connection.extract_statements(sql))
-            for name, schema in RESULT_SCHEMAS.items():
-                _create_view(connection, name, schema, results.absolute())
-            connection.execute("SET allowed_directories = [$folder]", {"folder": f"{results.absolute()}/"})
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
-            found = connection.execute(statement)
-            columns = tuple(column[0] for column in found.description or ())
-            return Answer(columns, tuple(found.fetchall()))
+            return _ask(sql, results)
         except duckdb.Error as error:
-            raise QueryError(str(error)) from error
+            if looks == _LOOKS or not isinstance(error, duckdb.IOException):
+                raise QueryError(str(error)) from error
+
+
+def _ask(sql: str, results: Path) -> Answer:
+    with duckdb.connect(":memory:", config={"python_enable_replacements": "false"}) as connection:
+        statement = _only_statement(connection.extract_statements(sql))
+        for name, schema in RESULT_SCHEMAS.items():
+            _create_view(connection, name, schema, results.absolute())
+        connection.execute("SET allowed_directories = [$folder]", {"folder": f"{results.absolute()}/"})
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        found = connection.execute(statement)
+        columns = tuple(column[0] for column in found.description or ())
+        return Answer(columns, tuple(found.fetchall()))
 
 
 def _only_statement(statements: list[duckdb.Statement]) -> duckdb.Statement:

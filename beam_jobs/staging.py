@@ -6,12 +6,16 @@
 
 The same study gives the same bytes. Files are written and synced under `.unfinished/` of the same
 folder and renamed into place; what an older revision left in another partition, or in a table that is
-empty now, is removed just before. So a reader sees each row of a study at most once, whenever it looks.
+empty now, is removed just before. A study that was packed with others (`beam_jobs.packed`) is replaced
+there. So a reader sees each row of a study at most once, whenever it looks.
+
+Whoever changes what is in place holds the lock of the bucket, `<results>/.locks/<xx>`, for that moment.
 
 Files are dated by their revision and folders by a constant: the real time would tell the day of
 service, and with it by how much the dates were shifted.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -25,6 +29,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from beam_jobs.packed import is_packed, packed_holders, rewrite
+from beam_jobs.schemas import RESULT_SCHEMAS
 from beam_jobs.tables import StudyTables
 from echo_models.views import A4C
 
@@ -33,6 +39,9 @@ ARCHIVE: Final = "deid_archive"
 
 UNFINISHED: Final = ".unfinished"
 """Folder of what nobody may see yet, in each root."""
+
+LOCKS: Final = ".locks"
+"""Folder of the locks of buckets, in the results."""
 
 _ABANDONED_S: Final = 3600.0
 """Nobody writes one study's files for an hour: what is older was left by a process that was killed."""
@@ -44,24 +53,31 @@ sees what changed."""
 
 @dataclass(frozen=True, slots=True)
 class StagedFile:
-    """One table of a study: where its file waits, if it has rows, and what it takes the place of.
+    """One table of a study: where its file waits, if it has rows, and where it goes.
 
     Attributes:
         name: of the table.
         root: the folder under which the target is.
+        partitions: pattern of the folders, in which an earlier revision may be.
     """
 
     name: str
     root: Path
     waiting: Path | None
     target: Path
-    replaces: tuple[Path, ...]
+    partitions: str
     schema: pa.Schema
 
     @property
     def released_as(self) -> Path:
         """Give the path that a reader would see, below the root."""
         return self.target.relative_to(self.root)
+
+    def standing(self) -> tuple[list[Path], list[Path]]:
+        """List what is in place of the study: its own files, and packed ones that it is in."""
+        table = self.root / self.name
+        own = list(table.glob(f"{self.partitions}/{self.target.name}"))
+        return own, packed_holders(table.glob(self.partitions), self.target.stem)
 
 
 class StagedStudy:
@@ -73,7 +89,7 @@ class StagedStudy:
         self._year = f"study_year={tables.study_year}"
         self._modified_s = _EPOCH_S + tables.revision
         self._results = results
-        self._rooms = {root: stack.enter_context(_room(root)) for root in {results, pool}}
+        self._rooms = {root: stack.enter_context(unfinished_room(root)) for root in {results, pool}}
         self.files: list[StagedFile] = []
         self._stage(pool, A4C, (self._bucket,), tables.a4c)
         for name, rows in tables.results.items():
@@ -85,35 +101,42 @@ class StagedStudy:
 
     def put_in_place(self) -> None:
         """Make the files of the study these, in every table: renames and removals only."""
-        for file in self.files:
-            for old in file.replaces:
-                _remove(old)
-                _settle(old.parent, file.root)
-            if file.waiting is not None:
-                file.waiting.replace(file.target)
-                _settle(file.target.parent, file.root)
+        with locked_bucket(self._results, self._bucket):
+            for file in self.files:
+                self._place(file, file.waiting)
 
     def withdraw(self, *, keep: Sequence[str]) -> None:
         """Put only some tables in place, and remove what earlier revisions left in all others."""
-        for file in self.files:
-            if file.name not in keep:
-                for old in (*file.replaces, file.target):
-                    _remove(old)
-                    _settle(old.parent, file.root)
-        self.files = [file for file in self.files if file.name in keep]
-        self.put_in_place()
+        with locked_bucket(self._results, self._bucket):
+            for file in self.files:
+                self._place(file, file.waiting if file.name in keep else None)
+
+    def _place(self, file: StagedFile, waiting: Path | None) -> None:
+        own, packed = file.standing()
+        home = next((path for path in packed if path.parent == file.target.parent), None)
+        for old in own:
+            if waiting is None or home is not None or old != file.target:
+                _remove(old)
+                _settle(old.parent, file.root)
+        for path in packed:
+            stays = waiting is not None and path == home
+            rows = pq.read_table(waiting, partitioning=None) if stays else None
+            room = self._rooms[file.root]
+            rewrite(path, without=file.target.stem, rows=rows, schema=file.schema, room=room)
+            _settle(path.parent, file.root)
+        if waiting is not None and home is None:
+            waiting.replace(file.target)
+            _settle(file.target.parent, file.root)
 
     def _stage(self, root: Path, name: str, partitions: tuple[str, ...], rows: pa.Table) -> StagedFile:
         target = root.joinpath(name, *partitions, self._file)
-        pattern = "/".join(["*"] * (len(partitions) - 1) + [self._bucket, self._file])
-        others = tuple(root.joinpath(name).glob(pattern))
+        pattern = "/".join(["*"] * (len(partitions) - 1) + [self._bucket])
         waiting = None
         if rows.num_rows:
             waiting = self._rooms[root] / f"{name}.parquet"
             _write(rows, waiting, modified_s=self._modified_s)
             _make_folders(target.parent, root)
-            others = tuple(other for other in others if other != target)
-        file = StagedFile(name, root, waiting, target, others, rows.schema)
+        file = StagedFile(name, root, waiting, target, pattern, rows.schema)
         self.files = [other for other in self.files if other.name != name] + [file]
         return file
 
@@ -131,10 +154,11 @@ def bucket_of(study_key: str) -> str:
 
 
 def files_of_study(study_key: str, results: Path, pool: Path, archive: Path) -> dict[str, list[Path]]:
-    """List what is in place of a study: files by table, and its folder of the archive."""
+    """List what is in place of a study: files by table, packed ones too, and its folder of the archive."""
     bucket, file = f"bucket={bucket_of(study_key)}", f"{study_key}.parquet"
     found: dict[str, list[Path]] = {A4C: list((pool / A4C).glob(f"{bucket}/{file}"))}
-    for path in sorted(results.glob(f"*/study_year=*/{bucket}/{file}")):
+    own = sorted(results.glob(f"*/study_year=*/{bucket}/{file}"))
+    for path in own + packed_holders(sorted(results.glob(f"*/study_year=*/{bucket}")), study_key):
         found.setdefault(path.relative_to(results).parts[0], []).append(path)
     found[ARCHIVE] = list(archive.glob(f"{bucket}/{study_key}"))
     return {name: paths for name, paths in found.items() if paths}
@@ -145,10 +169,34 @@ def settle_folder(folder: Path, root: Path) -> None:
     _settle(folder, root)
 
 
-def remove_released(path: Path, root: Path) -> None:
-    """Remove a file or folder that is in place, durably, without leaving the time of it on folders."""
-    _remove(path)
-    _settle(path.parent, root)
+def remove_released(study_key: str, results: Path, pool: Path, archive: Path) -> None:
+    """Remove all that is in place of a study, durably, without leaving the time of it on folders."""
+    roots = {A4C: pool, ARCHIVE: archive}
+    with locked_bucket(results, f"bucket={bucket_of(study_key)}"), unfinished_room(results) as room:
+        for name, paths in files_of_study(study_key, results, pool, archive).items():
+            for path in paths:
+                if is_packed(path):
+                    rewrite(path, without=study_key, rows=None, schema=RESULT_SCHEMAS[name], room=room)
+                else:
+                    _remove(path)
+                _settle(path.parent, roots.get(name, results))
+
+
+@contextmanager
+def locked_bucket(results: Path, bucket: str) -> Iterator[None]:
+    """Keep everybody else, in any process, from changing what is in place in a bucket.
+
+    Args:
+        results: the results folder.
+        bucket: name of its partition.
+    """
+    locks = results / LOCKS
+    locks.mkdir(parents=True, exist_ok=True)
+    with locks.joinpath(bucket).open("a") as lock:
+        os.utime(lock.fileno(), (_EPOCH_S, _EPOCH_S))
+        _date(locks, _EPOCH_S)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def sweep_unfinished(root: Path, *, now: float) -> int:
@@ -170,7 +218,8 @@ def sweep_unfinished(root: Path, *, now: float) -> int:
 
 
 @contextmanager
-def _room(root: Path) -> Iterator[Path]:
+def unfinished_room(root: Path) -> Iterator[Path]:
+    """Give a folder below a root that nobody looks into; it goes when the block ends."""
     unfinished = root / UNFINISHED
     unfinished.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=unfinished, ignore_cleanup_errors=True) as room:

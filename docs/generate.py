@@ -129,7 +129,8 @@ def tables_page() -> str:
     """Describe every column of every table."""
     parts = [
         "# Tables\n\n",
-        "Parquet, zstd, one file a study, replaced whole when the study is processed again. Partitions: ",
+        "Parquet, zstd, one file a study until `echobeam compact` packs many into one; a study is replaced ",
+        "whole when it is processed again. Partitions: ",
         "`study_year` (of the shifted date) and `bucket` (of the study's key). Keys are keyed hashes; they ",
         "join within and between the tables. `echobeam query` gives each table as a view of this name.\n",
     ]

@@ -86,7 +86,7 @@ class Site:
             str(path.relative_to(self.root)): hashlib.sha256(path.read_bytes()).hexdigest()
             for folder in ("results", "pool")
             for path in (self.root / folder).rglob("*")
-            if path.is_file()
+            if path.is_file() and path.parent.name != ".locks"
         }
 
     def counts(self) -> dict[str, int]:

@@ -63,7 +63,7 @@ class Place:
             path.relative_to(self.root).parts[1 if "deid_archive" not in path.parts else 0]
             for folder in ("results", "pool", "deid_archive")
             for path in (self.root / folder).rglob("*")
-            if path.is_file() and ".unfinished" not in path.parts
+            if path.is_file() and not {".unfinished", ".locks"} & set(path.parts)
         }
 
     @property

@@ -37,8 +37,10 @@ def installed(tmp_path: Path) -> list[str]:
 
 
 def test_there_is_a_unit_for_both_services_and_the_night() -> None:
-    assert [path.stem for path in SERVICES] == ["echobeam-listen", "echobeam-retrain", "echobeam-work"]
-    assert (SYSTEMD / "echobeam-retrain.timer").exists()
+    assert [path.stem for path in SERVICES] == [
+        f"echobeam-{verb}" for verb in ("compact", "listen", "retrain", "work")
+    ]
+    assert all((SYSTEMD / f"echobeam-{verb}.timer").exists() for verb in ("compact", "retrain"))
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -88,8 +90,9 @@ def test_every_writable_folder_is_made_at_boot() -> None:
         assert set(unit(service)["ReadWritePaths"].split()) <= made
 
 
-def test_the_nightly_job_cannot_reach_the_identified_zone() -> None:
-    settings = unit(SYSTEMD / "echobeam-retrain.service")
+@pytest.mark.parametrize("verb", ["compact", "retrain"])
+def test_a_job_of_the_night_cannot_reach_the_identified_zone(verb: str) -> None:
+    settings = unit(SYSTEMD / f"echobeam-{verb}.service")
     hidden = {path.removeprefix("-") for path in settings["InaccessiblePaths"].split()}
     assert {f"{ROOT}/spool", f"{ROOT}/ledger.sqlite", f"{ROOT}/secret.key"} <= hidden
     assert ROOT not in settings["ReadWritePaths"].split()

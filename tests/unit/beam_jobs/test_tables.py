@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_jobs.schemas import LVH_RULE, NO_STUDY_YEAR
-from beam_jobs.staging import bucket_of, staged, sweep_unfinished
+from beam_jobs.staging import LOCKS, bucket_of, staged, sweep_unfinished
 from beam_jobs.tables import StudyTables, build_tables, summarize
 from tests.unit.beam_jobs.predictions import chunk, dated, rejection, study
 
@@ -18,7 +18,8 @@ def put(tables: StudyTables, root: Path) -> None:
 
 
 def files(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    found = (path for path in root.rglob("*") if path.is_file() and path.parent.name != LOCKS)
+    return {str(path.relative_to(root)) for path in found}
 
 
 def test_a_frame_is_a_row_with_nulls_where_nothing_was_asked() -> None:
