@@ -25,6 +25,7 @@ from beam_jobs.inference import (
     spread,
 )
 from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS, AssessedChunk, Chunk, Placement
+from beam_jobs.schemas import UNKNOWN_VIEW
 from beam_jobs.sheet import Tile, draw_sheet
 from echo_models.bundle import Bundle, load_bundle_cached
 from echo_models.registry import Registry
@@ -124,6 +125,8 @@ def tiles_of(chunk: AssessedChunk, exhibit: Exhibit) -> Iterator[Tile]:
     for index in spread(len(chunk.frames), exhibit.frames):
         probabilities = chunk.view_probabilities[index]
         verdict = f"{VIEWS[int(probabilities.argmax())]} {probabilities.max():.2f}"
+        if not chunk.view_known[index]:
+            verdict = UNKNOWN_VIEW
         if len(lvh):
             verdict += f" · LVH {lvh.mean():.2f}"
         outlined = np.flatnonzero(chunk.a4c_indexes == index)

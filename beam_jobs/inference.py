@@ -11,7 +11,7 @@ chamber: left ventricle → masked frame → hypertrophy.
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,12 @@ from beam_jobs.records import (
     AssessedChunk,
     Chunk,
     ClassifiedChunk,
+    EndDiastole,
     OutlinedChunk,
     PredictedChunk,
     SegmentedChunk,
 )
-from echo_models.bundle import Bundle
+from echo_models.bundle import Bundle, Prediction
 from echo_models.preprocessing import apply_mask
 from echo_models.views import A4C, VIEWS
 
@@ -34,7 +35,12 @@ MASK_PROBABILITY: Final = 0.5
 """A pixel belongs to what was segmented from this probability on."""
 
 LVH_FRAMES: Final = 2
-"""Hypertrophy is read from the first frames of a clip, which show diastole (paper, Data, "LVH")."""
+"""Hypertrophy is read from two frames of a clip that show diastole (paper, Data, "LVH")."""
+
+KNOWN_SHARE: Final = 0.5
+"""A clip is of a known view if more of its frames are."""
+
+Scalar = TypeVar("Scalar", np.float32, np.bool_)
 
 _A4C_INDEX: Final = VIEWS.index(A4C)
 _PICTURE: Final = (FRAME_ROWS, FRAME_COLUMNS)
@@ -72,14 +78,19 @@ def segment_field_of_view(
 def classify_views(
     chunks: Sequence[SegmentedChunk], bundle: Bundle, *, batch_size: int
 ) -> list[ClassifiedChunk]:
-    """Name the view of every frame."""
+    """Name the view of every frame, and say whether it is like a view at all."""
     frames = _join([_masked(chunk, slice(None), bundle.manifest.mask) for chunk in chunks])
-    parts = _split(
-        _predict(bundle, frames, (len(VIEWS),), batch_size), [len(chunk.frames) for chunk in chunks]
-    )
+    counts = [len(chunk.frames) for chunk in chunks]
+    said = Prediction(np.empty((0, len(VIEWS)), np.float32), np.empty(0, np.bool_))
+    if len(frames):  # a model that is asked about nothing runs on padding
+        said = bundle.predict_known(frames, batch_size=batch_size)
     return [
-        ClassifiedChunk(**_known(chunk), view_probabilities=part, view_model=bundle.manifest.name)
-        for chunk, part in zip(chunks, parts, strict=True)
+        ClassifiedChunk(
+            **_known(chunk), view_probabilities=part, view_known=known, view_model=bundle.manifest.name
+        )
+        for chunk, part, known in zip(
+            chunks, _split(said.probabilities, counts), _split(said.known, counts), strict=True
+        )
     ]
 
 
@@ -87,7 +98,7 @@ def segment_left_ventricle(
     chunks: Sequence[ClassifiedChunk], bundle: Bundle, *, batch_size: int
 ) -> list[OutlinedChunk]:
     """Outline the left ventricle in the frames that show the apical four-chamber view."""
-    indexes = [a4c_indexes(chunk.view_probabilities) for chunk in chunks]
+    indexes = [a4c_indexes(chunk.view_probabilities, chunk.view_known) for chunk in chunks]
     frames = _join(
         [
             _masked(chunk, index, bundle.manifest.mask)
@@ -108,13 +119,23 @@ def segment_left_ventricle(
 
 
 def classify_hypertrophy(
-    chunks: Sequence[OutlinedChunk], bundle: Bundle, *, batch_size: int
+    chunks: Sequence[OutlinedChunk],
+    bundle: Bundle,
+    *,
+    batch_size: int,
+    end_diastole: EndDiastole = "first_frames",
 ) -> list[AssessedChunk]:
-    """Estimate hypertrophy from the first frames of apical four-chamber clips.
+    """Estimate hypertrophy from the end-diastolic frames of apical four-chamber clips.
 
     A still is not assessed: nothing says which phase of the heart it shows.
+
+    Args:
+        chunks: with the left ventricle outlined.
+        bundle: a hypertrophy model.
+        batch_size: frames in one call of the network.
+        end_diastole: which frames those are.
     """
-    indexes = [hypertrophy_indexes(chunk) for chunk in chunks]
+    indexes = [hypertrophy_indexes(chunk, end_diastole) for chunk in chunks]
     frames = _join(
         [
             _ventricles(chunk, index)
@@ -157,6 +178,7 @@ def keep_predictions(chunk: AssessedChunk, *, pool_frames_per_clip: int) -> Pred
         frame_times_ms=chunk.frame_times_ms,
         fov_area_ratios=np.broadcast_to(_area_ratios(chunk.fov_masks), len(chunk.frames)).copy(),
         view_probabilities=chunk.view_probabilities,
+        view_known=chunk.view_known,
         lv_area_ratios=lv_area_ratios,
         lvh_probabilities=chunk.lvh_probabilities,
         fov_model=chunk.fov_model,
@@ -168,35 +190,62 @@ def keep_predictions(chunk: AssessedChunk, *, pool_frames_per_clip: int) -> Pred
     )
 
 
-def a4c_indexes(view_probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+def a4c_indexes(
+    view_probabilities: npt.NDArray[np.float32], view_known: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
     """Say which frames show the apical four-chamber view.
 
     Args:
         view_probabilities: [N, 15], float32.
+        view_known: [N], bool.
 
     Returns:
         [M], int64, ascending.
     """
-    return np.flatnonzero(view_probabilities.argmax(axis=1) == _A4C_INDEX)
+    return np.flatnonzero(view_known & (view_probabilities.argmax(axis=1) == _A4C_INDEX))
 
 
-def hypertrophy_indexes(chunk: OutlinedChunk) -> npt.NDArray[np.int64]:
+def clip_view(view_probabilities: npt.NDArray[np.float32], view_known: npt.NDArray[np.bool_]) -> int | None:
+    """Name the view of a clip: that of the highest mean probability over its known frames.
+
+    Args:
+        view_probabilities: [N, 15], float32.
+        view_known: [N], bool.
+
+    Returns:
+        index into `VIEWS`; None if no more than half of the frames are known.
+    """
+    if not len(view_known) or view_known.mean() <= KNOWN_SHARE:
+        return None
+    return int(view_probabilities[view_known].mean(axis=0, dtype=np.float64).argmax())
+
+
+def hypertrophy_indexes(
+    chunk: OutlinedChunk, end_diastole: EndDiastole = "first_frames"
+) -> npt.NDArray[np.int64]:
     """Say which frames of a chunk tell of hypertrophy.
 
-    They are those of the clip's first two that show the apical four-chamber view, if the chunk as a
-    whole, by its mean probability, shows it too.
+    They are two apical four-chamber frames at most, of the first chunk of a clip that is of this view as a
+    whole. "first_frames": those of the clip's first two that show the view. "largest_lv": those in which the
+    left ventricle covers most, by the median of each frame and its neighbours, so that one outline that went
+    wrong does not count; of equals the earlier.
 
     Returns:
         [L], int64, ascending; L is at most `LVH_FRAMES`.
     """
     is_a4c_clip = (
         chunk.header.number_of_frames > 1
-        and len(chunk.frames) > 0
-        and int(chunk.view_probabilities.mean(axis=0).argmax()) == _A4C_INDEX
+        and chunk.first_frame_index == 0
+        and clip_view(chunk.view_probabilities, chunk.view_known) == _A4C_INDEX
     )
     if not is_a4c_clip:
         return np.empty(0, np.int64)
-    return chunk.a4c_indexes[chunk.first_frame_index + chunk.a4c_indexes < LVH_FRAMES]
+    if end_diastole == "first_frames":
+        return chunk.a4c_indexes[chunk.a4c_indexes < LVH_FRAMES]
+    areas = _area_ratios(chunk.lv_masks)
+    steady = np.median(np.stack([np.r_[areas[:1], areas[:-1]], areas, np.r_[areas[1:], areas[-1:]]]), axis=0)
+    largest = np.argsort(-steady, kind="stable")[:LVH_FRAMES]
+    return np.sort(chunk.a4c_indexes[largest[areas[largest] > 0]])
 
 
 def spread(count: int, most: int) -> npt.NDArray[np.int64]:
@@ -245,7 +294,7 @@ def _join(parts: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
     return np.concatenate(parts) if parts else np.empty((0, *_PICTURE), np.uint8)
 
 
-def _split(values: npt.NDArray[np.float32], counts: Sequence[int]) -> list[npt.NDArray[np.float32]]:
+def _split(values: npt.NDArray[Scalar], counts: Sequence[int]) -> list[npt.NDArray[Scalar]]:
     return np.split(values, np.cumsum(counts[:-1])) if counts else []
 
 

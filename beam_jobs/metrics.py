@@ -11,7 +11,7 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from beam_jobs.records import QuarantineReason, Reason, WrittenStudy
-from beam_jobs.schemas import CONFIDENCE_TENTHS
+from beam_jobs.schemas import CONFIDENCE_TENTHS, UNKNOWN_VIEW
 from dicom_listener.errors import LedgerUnavailableError
 from dicom_listener.ledger import Ledger, StudyState
 from echo_models.views import VIEWS
@@ -85,7 +85,7 @@ class WorkerMetrics:
             self.batches.labels(outcome)
         for outcome in STUDY_OUTCOMES:
             self.studies.labels(outcome)
-        for view in VIEWS:
+        for view in (*VIEWS, UNKNOWN_VIEW):
             self.frames.labels(view)
         for reason in Reason:
             self.rejections.labels(reason.value)

@@ -24,6 +24,7 @@ from beam_jobs.records import (
     AssessedChunk,
     Chunk,
     ClassifiedChunk,
+    EndDiastole,
     OutlinedChunk,
     SegmentedChunk,
 )
@@ -120,12 +121,24 @@ class LeftVentricleModelHandler(_BundleModelHandler):
 
 
 class HypertrophyModelHandler(_BundleModelHandler):
-    """Turns an `OutlinedChunk` into an `AssessedChunk`."""
+    """Turns an `OutlinedChunk` into an `AssessedChunk`.
+
+    Args:
+        models: folder of the registry.
+        batch_size: frames in one call of the network.
+        end_diastole: which frames of a clip are assessed.
+    """
 
     task = "lvh"
+
+    def __init__(self, models: Path, *, batch_size: int, end_diastole: EndDiastole = "first_frames") -> None:
+        super().__init__(models, batch_size=batch_size)
+        self._end_diastole = end_diastole
 
     def run_inference(
         self, batch: Sequence[OutlinedChunk], model: Bundle, inference_args: dict[str, Any] | None = None
     ) -> list[AssessedChunk]:
-        """Estimate hypertrophy from the first frames of apical four-chamber clips."""
-        return classify_hypertrophy(batch, model, batch_size=self._batch_size)
+        """Estimate hypertrophy from the end-diastolic frames of apical four-chamber clips."""
+        return classify_hypertrophy(
+            batch, model, batch_size=self._batch_size, end_diastole=self._end_diastole
+        )

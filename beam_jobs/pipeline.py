@@ -56,7 +56,7 @@ class ProcessStudies(beam.PTransform):
             | SegmentFieldOfView(models, None if fov_frames == "all" else fov_frames, size)
             | ClassifyViews(models, size)
             | SegmentLeftVentricle(models, size)
-            | ClassifyHypertrophy(models, size)
+            | ClassifyHypertrophy(models, size, settings.end_diastole)
             | KeepPredictions(pool_frames)
         )
         return (
@@ -69,6 +69,7 @@ class ProcessStudies(beam.PTransform):
                 key_file=settings.key_file,
                 ledger_url=settings.ledger_url,
                 pool_frames_per_clip=pool_frames,
+                end_diastole=settings.end_diastole,
                 deid=self.deid,
             )
         )

@@ -7,7 +7,7 @@ every record says how many instances its study has, so the end of a study is kno
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,11 @@ FRAME_ROWS: Final = 120
 FRAME_COLUMNS: Final = 160
 CHUNK_FRAMES: Final = 512
 """The most frames one chunk holds; longer cines travel as several chunks (10 MB each at most)."""
+
+
+EndDiastole = Literal["first_frames", "largest_lv"]
+"""Which frames of a clip show end-diastole: its first two, as the R wave triggers it and the paper has it, or
+the two in which the left ventricle is largest."""
 
 
 class Reason(StrEnum):
@@ -186,10 +191,12 @@ class ClassifiedChunk(SegmentedChunk):
 
     Attributes:
         view_probabilities: [N, 15], float32, in the order of `VIEWS`; each row sums to 1.
+        view_known: [N], bool, False where a frame is like none of the views.
         view_model: name of the bundle that named the views.
     """
 
     view_probabilities: npt.NDArray[np.float32]
+    view_known: npt.NDArray[np.bool_]
     view_model: str
 
 
@@ -198,7 +205,7 @@ class OutlinedChunk(ClassifiedChunk):
     """A classified chunk with the left ventricle of its apical four-chamber frames.
 
     Attributes:
-        a4c_indexes: [M], int64, ascending: which of the chunk's frames are apical four chamber.
+        a4c_indexes: [M], int64, ascending: which of the chunk's frames are known to be apical four chamber.
         lv_masks: [M, 120, 160], bool: the left ventricle within the epicardium of those frames.
         lv_model: name of the bundle that drew them, or None where M is 0.
     """
@@ -231,6 +238,7 @@ class PredictedChunk:
         frame_times_ms: [N], float64: time from each frame to the next, NaN where unknown.
         fov_area_ratios: [N], float32: share of the picture inside the field of view.
         view_probabilities: [N, 15], float32, in the order of `VIEWS`.
+        view_known: [N], bool, False where a frame is like none of the views.
         lv_area_ratios: [N], float32: share of the picture inside the left ventricle, NaN where the
             frame is not apical four chamber.
         lvh_probabilities: [N], float32, NaN where a frame was not assessed.
@@ -245,6 +253,7 @@ class PredictedChunk:
     frame_times_ms: npt.NDArray[np.float64]
     fov_area_ratios: npt.NDArray[np.float32]
     view_probabilities: npt.NDArray[np.float32]
+    view_known: npt.NDArray[np.bool_]
     lv_area_ratios: npt.NDArray[np.float32]
     lvh_probabilities: npt.NDArray[np.float32]
     fov_model: str

@@ -4,23 +4,32 @@ The data dictionary is generated from these. A column is here or it does not exi
 a file under another name, and none of these names belongs to the identified zone.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import pyarrow as pa
 
-from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS
+from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS, EndDiastole
 from echo_models.views import VIEWS
 
 NO_STUDY_YEAR: Final = 0
 """The partition `study_year=0` holds studies of which no date was kept."""
 
-LVH_RULE: Final = "mean over a4c clips of the mean over their assessed frames"
-"""How `studies.lvh_probability` is made; named in the table, because rules change."""
+LVH_RULES: Final[Mapping[EndDiastole, str]] = {
+    "first_frames": "mean over a4c clips of the mean over the a4c frames among their first two",
+    "largest_lv": "mean over a4c clips of the mean over the two frames with the largest left ventricle",
+}
+"""How `studies.lvh_probability` is made; named in the table, because it is a setting and rules change."""
+
+UNKNOWN_VIEW: Final = "unknown"
+"""View of a frame, or clip, that is like none of the fifteen."""
 
 CONFIDENCE_TENTHS: Final = 10
 """Confidences are counted by tenths in metrics."""
 
-VIEW_RULE: Final = "highest mean probability over the frames of the clip"
+VIEW_RULE: Final = (
+    "highest mean probability over the known frames of the clip; unknown if no more than half are known"
+)
 """How `clips.view` is made."""
 
 
@@ -90,13 +99,31 @@ FRAMES_SCHEMA: Final = _schema(
         nullable=True,
     ),
     _DICOM_MODE,
-    _field("view", pa.string(), "The view with the highest probability, one of " + ", ".join(VIEWS) + "."),
-    _field("view_confidence", pa.float32(), "Probability of that view.", _PROBABILITY),
+    _field(
+        "view",
+        pa.string(),
+        "The view with the highest probability, one of "
+        + ", ".join(VIEWS)
+        + f"; or {UNKNOWN_VIEW}, where the frame is like none of them.",
+    ),
+    _field(
+        "view_confidence",
+        pa.float32(),
+        "The highest of `view_probabilities`: the probability of `view`, where that is known.",
+        _PROBABILITY,
+    ),
     _field(
         "view_probabilities",
         _VIEW_PROBABILITIES,
-        "Probability of each view, in the order listed at `view`.",
+        "Probability of each view if it is one of them, in the order listed at `view`; calibrated if the "
+        "model is.",
         _PROBABILITY,
+    ),
+    _field(
+        "is_known",
+        pa.bool_(),
+        f"Whether the frame is like a view that the model knows; `view` is {UNKNOWN_VIEW} where not. Always "
+        "true of a model that is not calibrated.",
     ),
     _field("fov_area_ratio", pa.float32(), "Share of the frame inside the field of view.", _RATIO),
     _field(
@@ -109,7 +136,7 @@ FRAMES_SCHEMA: Final = _schema(
     _field(
         "lvh_probability",
         pa.float32(),
-        "Probability of left ventricular hypertrophy; only for the first two frames of an a4c clip.",
+        "Probability of left ventricular hypertrophy; only for the two end-diastolic frames of an a4c clip.",
         _PROBABILITY,
         nullable=True,
     ),
@@ -136,13 +163,20 @@ CLIPS_SCHEMA: Final = _schema(
     ),
     _field("needs_review", pa.bool_(), f"Whether {_NEEDS_REVIEW}"),
     _field("view", pa.string(), f"View of the clip: {VIEW_RULE}."),
-    _field("view_confidence", pa.float32(), "Mean probability of that view over the frames.", _PROBABILITY),
+    _field(
+        "view_confidence",
+        pa.float32(),
+        "The highest of `view_probabilities`: the probability of `view`, where that is known.",
+        _PROBABILITY,
+    ),
     _field(
         "view_probabilities",
         _VIEW_PROBABILITIES,
-        "Mean probability of each view over the frames, in the order of `frames.view`.",
+        "Mean probability of each view over the known frames, over all if none is; in the order of "
+        "`frames.view`.",
         _PROBABILITY,
     ),
+    _field("known_ratio", pa.float32(), "Share of the frames with `is_known`.", _RATIO),
     _field(
         "view_agreement_ratio",
         pa.float32(),
@@ -195,7 +229,8 @@ STUDIES_SCHEMA: Final = _schema(
     _field(
         "lvh_probability",
         pa.float32(),
-        "Probability of left ventricular hypertrophy of the study; null without an assessed clip.",
+        "Probability of left ventricular hypertrophy of the study, by `lvh_rule`; null without an assessed "
+        "clip.",
         _PROBABILITY,
         nullable=True,
     ),

@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from beam_jobs.deid_settings import DEID_SECTION, DeidSettings
+from beam_jobs.records import EndDiastole
 from beam_jobs.retrain_settings import RetrainSettings
 from dicom_listener.settings import Port, RootedPath, SectionSettings, default_ledger_url
 
@@ -36,6 +37,11 @@ class WorkerSettings(SectionSettings):
     fov_frames_per_clip: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         default=3,
         description="Frames of a clip in which the field of view is looked for; `all` is the paper's way.",
+    )
+    end_diastole: EndDiastole = Field(
+        default="first_frames",
+        description="Frames of a clip that hypertrophy is read from: the first two, as in the paper, "
+        "or the two in which the left ventricle is largest.",
     )
     pool_frames_per_clip: int = Field(
         default=32, ge=0, description="Most apical four-chamber frames of a clip stored for the nightly pool."

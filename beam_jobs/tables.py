@@ -10,17 +10,25 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from beam_jobs.inference import a4c_indexes, spread
-from beam_jobs.records import CollectedStudy, PredictedChunk, QuarantineReason, Rejection, WrittenStudy
+from beam_jobs.inference import a4c_indexes, clip_view, spread
+from beam_jobs.records import (
+    CollectedStudy,
+    EndDiastole,
+    PredictedChunk,
+    QuarantineReason,
+    Rejection,
+    WrittenStudy,
+)
 from beam_jobs.schemas import (
     A4C_SCHEMA,
     CLIPS_SCHEMA,
     CONFIDENCE_TENTHS,
     FRAMES_SCHEMA,
-    LVH_RULE,
+    LVH_RULES,
     NO_STUDY_YEAR,
     REJECTIONS_SCHEMA,
     STUDIES_SCHEMA,
+    UNKNOWN_VIEW,
 )
 from echo_models.views import A4C, VIEWS
 
@@ -42,18 +50,21 @@ class StudyTables:
     a4c: pa.Table
 
 
-def build_tables(study: CollectedStudy, *, pool_frames_per_clip: int) -> StudyTables:
+def build_tables(
+    study: CollectedStudy, *, pool_frames_per_clip: int, end_diastole: EndDiastole = "first_frames"
+) -> StudyTables:
     """Make the rows of a study out of its records.
 
     Args:
         study: its records, in order.
         pool_frames_per_clip: the most frames of one clip to store for the pool.
+        end_diastole: which frames of a clip were assessed, for the name of the rule.
     """
     clips = [
         list(chunks) for _, chunks in groupby(study.chunks, key=lambda chunk: chunk.placement.instance_key)
     ]
     clip_rows = [_clip_row(chunks) for chunks in clips]
-    study_row = _study_row(study, clip_rows)
+    study_row = _study_row(study, clip_rows, LVH_RULES[end_diastole])
     date = study_row["study_date"]
     return StudyTables(
         study_key=study.study_key,
@@ -118,6 +129,7 @@ def _frame_rows(chunk: PredictedChunk) -> pa.RecordBatch:
         return pa.repeat(value, count)
 
     names = np.asarray(VIEWS, dtype=object)[chunk.view_probabilities.argmax(axis=1)]
+    names[~chunk.view_known] = UNKNOWN_VIEW
     columns = {
         **{name: same(value) for name, value in _keys(chunk).items()},
         "frame_index": _indexes(chunk, np.arange(count)),
@@ -129,6 +141,7 @@ def _frame_rows(chunk: PredictedChunk) -> pa.RecordBatch:
             pa.array(chunk.view_probabilities.reshape(-1), pa.float32()),
             type=FRAMES_SCHEMA.field("view_probabilities").type,
         ),
+        "is_known": pa.array(chunk.view_known),
         "fov_area_ratio": pa.array(chunk.fov_area_ratios, pa.float32()),
         "lv_area_ratio": pa.array(chunk.lv_area_ratios, pa.float32(), from_pandas=True),
         "lvh_probability": pa.array(chunk.lvh_probabilities, pa.float32(), from_pandas=True),
@@ -141,8 +154,9 @@ def _clip_row(chunks: Sequence[PredictedChunk]) -> dict[str, Any]:
     """Sum up the chunks of one instance."""
     header = chunks[0].header
     probabilities = np.concatenate([chunk.view_probabilities for chunk in chunks])
-    mean = probabilities.mean(axis=0, dtype=np.float64)
-    view = int(mean.argmax())
+    known = np.concatenate([chunk.view_known for chunk in chunks])
+    mean = probabilities[known if known.any() else slice(None)].mean(axis=0, dtype=np.float64)
+    view = clip_view(probabilities, known)
     return {
         **_keys(chunks[0]),
         "sop_class": header.sop_class,
@@ -155,19 +169,28 @@ def _clip_row(chunks: Sequence[PredictedChunk]) -> dict[str, Any]:
         "number_of_frames": len(probabilities),
         "frame_time_ms": header.frame_time_ms,
         "needs_review": header.needs_review,
-        "view": VIEWS[view],
-        "view_confidence": mean[view],
+        "view": UNKNOWN_VIEW if view is None else VIEWS[view],
+        "view_confidence": mean.max(),
         "view_probabilities": mean,
-        "view_agreement_ratio": (probabilities.argmax(axis=1) == view).mean(),
+        "known_ratio": known.mean(),
+        "view_agreement_ratio": _agreement(probabilities, known, view),
         "fov_area_ratio": _mean([chunk.fov_area_ratios for chunk in chunks]),
-        "number_of_a4c_frames": len(a4c_indexes(probabilities)),
+        "number_of_a4c_frames": len(a4c_indexes(probabilities, known)),
         "lv_area_ratio": _mean([chunk.lv_area_ratios for chunk in chunks]),
         "lvh_probability": _mean([chunk.lvh_probabilities for chunk in chunks]),
         **_models(chunks),
     }
 
 
-def _study_row(study: CollectedStudy, clips: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _agreement(
+    probabilities: npt.NDArray[np.float32], known: npt.NDArray[np.bool_], view: int | None
+) -> float:
+    """Give the share of frames whose own view is that of the clip, unknown included."""
+    alike = ~known if view is None else known & (probabilities.argmax(axis=1) == view)
+    return float(alike.mean())
+
+
+def _study_row(study: CollectedStudy, clips: Sequence[Mapping[str, Any]], lvh_rule: str) -> dict[str, Any]:
     headers = [chunk.header for chunk in study.chunks]
     dates = sorted(header.study_date for header in headers if header.study_date is not None)
     assessed = [clip["lvh_probability"] for clip in clips if clip["lvh_probability"] is not None]
@@ -185,10 +208,10 @@ def _study_row(study: CollectedStudy, clips: Sequence[Mapping[str, Any]]) -> dic
         "number_of_clips": len(clips),
         "number_of_frames": sum(clip["number_of_frames"] for clip in clips),
         "number_of_rejections": len(study.rejections),
-        "clips_by_view": [(view, views.count(view)) for view in VIEWS if view in views],
+        "clips_by_view": [(view, views.count(view)) for view in (*VIEWS, UNKNOWN_VIEW) if view in views],
         "number_of_lvh_clips": len(assessed),
         "lvh_probability": float(np.mean(assessed)) if assessed else None,
-        "lvh_rule": LVH_RULE if assessed else None,
+        "lvh_rule": lvh_rule if assessed else None,
     }
 
 

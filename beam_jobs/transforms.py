@@ -48,6 +48,7 @@ from beam_jobs.model_handlers import (
 from beam_jobs.quiet_beam import telling_no_values
 from beam_jobs.records import (
     CollectedStudy,
+    EndDiastole,
     InstanceReference,
     Placement,
     PredictedChunk,
@@ -274,17 +275,25 @@ class SegmentLeftVentricle(beam.PTransform):
 
 @dataclass
 class ClassifyHypertrophy(beam.PTransform):
-    """Estimate hypertrophy from the first frames of apical four-chamber clips; others pass through.
+    """Estimate hypertrophy from the end-diastolic frames of apical four-chamber clips; others pass through.
 
     Takes a PCollection of `OutlinedChunk`. Gives one of `AssessedChunk`, one per element.
+
+    Attributes:
+        models: folder of the registry.
+        batch_size: frames in one call of the network.
+        end_diastole: which frames of a clip are assessed.
     """
 
     models: Path
     batch_size: int
+    end_diastole: EndDiastole = "first_frames"
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
         """Wire the step."""
-        return chunks | RunInference(HypertrophyModelHandler(self.models, batch_size=self.batch_size))
+        return chunks | RunInference(
+            HypertrophyModelHandler(self.models, batch_size=self.batch_size, end_diastole=self.end_diastole)
+        )
 
 
 @dataclass
@@ -420,6 +429,7 @@ class WriteStudies(beam.PTransform):
     withdrawn, its audit takes its place, and the ledger says that it failed.
 
     Attributes:
+        end_diastole: which frames of a clip were assessed, for the name of the rule.
         clock: gives the time in seconds since the epoch; only the ledger sees it.
     """
 
@@ -430,6 +440,7 @@ class WriteStudies(beam.PTransform):
     ledger_url: str = field(repr=False)
     pool_frames_per_clip: int
     deid: DeidSettings
+    end_diastole: EndDiastole = "first_frames"
     clock: Callable[[], float] = time.time
 
     def expand(self, studies: beam.PCollection) -> beam.PCollection:
@@ -444,6 +455,7 @@ class _WriteStudiesFn(beam.DoFn):
         self._key_file = step.key_file
         self._ledger_url = step.ledger_url
         self._pool_frames_per_clip = step.pool_frames_per_clip
+        self._end_diastole = step.end_diastole
         self._deid = step.deid
         self._clock = step.clock
 
@@ -453,7 +465,9 @@ class _WriteStudiesFn(beam.DoFn):
         self._check = ReleaseCheck(self._spool, self._pseudonymizer, self._deid)
 
     def process(self, study: CollectedStudy) -> Iterator[WrittenStudy]:
-        tables = build_tables(study, pool_frames_per_clip=self._pool_frames_per_clip)
+        tables = build_tables(
+            study, pool_frames_per_clip=self._pool_frames_per_clip, end_diastole=self._end_diastole
+        )
         committed = True
         with staged(tables, self._results, self._pool) as files, self._archived(study) as archive:
             verdict = self._check.examine(study, files, archive)

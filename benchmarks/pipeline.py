@@ -150,7 +150,12 @@ def ready_batches(archive: Archive) -> list[tuple[Bundle, Frames]]:
     return [
         (bundles["fov"], stacked([spread(len(part), sampled) for part in plain], plain)),
         (bundles["view"], np.concatenate(masked)),
-        (bundles["lv"], stacked([a4c_indexes(chunk.view_probabilities) for chunk in classified], masked)),
+        (
+            bundles["lv"],
+            stacked(
+                [a4c_indexes(chunk.view_probabilities, chunk.view_known) for chunk in classified], masked
+            ),
+        ),
         (bundles["lvh"], stacked([hypertrophy_indexes(chunk) for chunk in outlined], masked)),
     ]
 

@@ -33,7 +33,7 @@ from beam_jobs.deid.profile.table import read_words
 from beam_jobs.deid.quiet import quiet_pydicom
 from beam_jobs.deid.search import Kind, Search
 from beam_jobs.records import Placement, QuarantineReason, Reason
-from beam_jobs.schemas import A4C_SCHEMA, RESULT_SCHEMAS
+from beam_jobs.schemas import A4C_SCHEMA, RESULT_SCHEMAS, UNKNOWN_VIEW
 from echo_models.manifest import TASKS
 from echo_models.views import VIEWS
 
@@ -112,7 +112,7 @@ def _looks_like(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
 
 _RULES: Final[Mapping[str, Callable[[Any], bool]]] = {
     "dicom_mode": _one_of(("2d", "colour", "pw", "cw", "mmode", "unknown")),
-    "view": _one_of(VIEWS),
+    "view": _one_of((*VIEWS, UNKNOWN_VIEW)),
     "sop_class": _one_of(ULTRASOUND_SOP_CLASSES.values()),
     "transfer_syntax": _one_of(syntax.name for syntax in SUPPORTED_TRANSFER_SYNTAXES),
     "manufacturer": _looks_like(_WORDS),

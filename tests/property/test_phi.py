@@ -103,6 +103,7 @@ def predicted(chunk: Chunk) -> PredictedChunk:
         frame_times_ms=chunk.frame_times_ms,
         fov_area_ratios=np.full(count, 0.5, np.float32),
         view_probabilities=probabilities,
+        view_known=np.ones(count, np.bool_),
         lv_area_ratios=np.full(count, 0.1, np.float32),
         lvh_probabilities=np.full(count, np.nan, np.float32),
         fov_model="fov-1",

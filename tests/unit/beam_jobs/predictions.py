@@ -42,12 +42,14 @@ def chunk(
     instances: int = 1,
     header: ClipHeader = HEADER,
     study: str = "5" * 32,
+    known: tuple[bool, ...] | None = None,
 ) -> PredictedChunk:
-    """Predict each frame's view with 0.8; every a4c frame is stored and the first two are assessed."""
+    """Predict each frame's view with 0.8; every known a4c frame is stored and the first two are assessed."""
     count = len(views)
+    view_known = np.ones(count, np.bool_) if known is None else np.array(known)
     probabilities = np.full((count, len(VIEWS)), 0.2 / (len(VIEWS) - 1), np.float32)
     probabilities[np.arange(count), [VIEWS.index(view) for view in views]] = 0.8
-    a4c = np.flatnonzero(np.array(views) == "a4c")
+    a4c = np.flatnonzero((np.array(views) == "a4c") & view_known)
     lv, lvh = np.full(count, np.nan, np.float32), np.full(count, np.nan, np.float32)
     lv[a4c] = 0.1
     lvh[[index for index in a4c if first + index < 2]] = 0.25
@@ -59,6 +61,7 @@ def chunk(
         frame_times_ms=np.full(count, np.nan if header.frame_time_ms is None else header.frame_time_ms),
         fov_area_ratios=np.full(count, 0.5, np.float32),
         view_probabilities=probabilities,
+        view_known=view_known,
         lv_area_ratios=lv,
         lvh_probabilities=lvh,
         fov_model="fov-1",

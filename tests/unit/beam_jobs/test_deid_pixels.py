@@ -332,6 +332,7 @@ def assessed(frames: npt.NDArray[np.uint8], fov_masks: npt.NDArray[np.bool_]) ->
         fov_masks,
         "fov",
         probabilities,
+        np.ones(count, np.bool_),
         "view",
         np.arange(count),
         np.zeros((count, FRAME_ROWS, FRAME_COLUMNS), np.bool_),

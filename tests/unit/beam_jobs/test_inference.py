@@ -11,13 +11,14 @@ import pytest
 from beam_jobs.inference import (
     classify_hypertrophy,
     classify_views,
+    clip_view,
     keep_predictions,
     segment_field_of_view,
     segment_left_ventricle,
     spread,
 )
-from beam_jobs.records import AssessedChunk, Chunk
-from echo_models.bundle import Bundle
+from beam_jobs.records import AssessedChunk, Chunk, EndDiastole
+from echo_models.bundle import Bundle, Prediction
 from echo_models.views import VIEWS
 from tests.unit.beam_jobs.predictions import HEADER, placement
 
@@ -33,8 +34,15 @@ def bundle(task: str, mask: str, predict: Callable[[Frames], Predicted]) -> Bund
         fed.append(frames)
         return predict(frames).astype(np.float32)
 
+    def recorded_known(frames: Frames, **_: int) -> Prediction:
+        """Say of a black frame that it is unknown."""
+        return Prediction(recorded(frames), frames.reshape(len(frames), -1).max(axis=1) > 0)
+
     fake = SimpleNamespace(
-        manifest=SimpleNamespace(name=f"{task}-1", mask=mask, task=task), predict=recorded, fed=fed
+        manifest=SimpleNamespace(name=f"{task}-1", mask=mask, task=task),
+        predict=recorded,
+        predict_known=recorded_known,
+        fed=fed,
     )
     return cast("Bundle", fake)
 
@@ -71,7 +79,6 @@ def lit_ratio(frames: Frames) -> Predicted:
 
 FOV = ("fov", "none", left_half)
 VIEW = ("view", "fov", bright_is_a4c)
-LV = ("lv", "fov", top_half)
 LVH = ("lvh", "lv", lit_ratio)
 
 
@@ -80,11 +87,22 @@ def clip(*greys: int, first: int = 0) -> Chunk:
     return Chunk(placement("i"), HEADER, first, frames, 1, frame_times_ms=np.full(len(frames), 33.3))
 
 
-def assess(*chunks: Chunk, frames_per_clip: int | None = 2) -> list[AssessedChunk]:
+def ventricle_as_wide_as_bright(frames: Frames) -> Predicted:
+    """Outline columns from the left: as many as the brightest pixel is over 200."""
+    brightest = frames.reshape(len(frames), -1).max(axis=1).astype(int)
+    return (np.arange(160) < (brightest - 200)[:, None, None]) * np.ones((1, 120, 1))
+
+
+def assess(
+    *chunks: Chunk,
+    frames_per_clip: int | None = 2,
+    end_diastole: EndDiastole = "first_frames",
+    ventricle: Callable[[Frames], Predicted] = top_half,
+) -> list[AssessedChunk]:
     segmented = segment_field_of_view(chunks, bundle(*FOV), frames_per_clip=frames_per_clip, batch_size=8)
     classified = classify_views(segmented, bundle(*VIEW), batch_size=8)
-    outlined = segment_left_ventricle(classified, bundle(*LV), batch_size=8)
-    return classify_hypertrophy(outlined, bundle(*LVH), batch_size=8)
+    outlined = segment_left_ventricle(classified, bundle("lv", "fov", ventricle), batch_size=8)
+    return classify_hypertrophy(outlined, bundle(*LVH), batch_size=8, end_diastole=end_diastole)
 
 
 def test_a_few_frames_give_one_mask_for_all() -> None:
@@ -164,6 +182,46 @@ def test_nothing_else_is_assessed(chunk: Chunk) -> None:
     (assessed,) = assess(chunk)
     assert np.isnan(assessed.lvh_probabilities).all()
     assert assessed.lvh_model is None
+
+
+def test_hypertrophy_is_read_where_the_ventricle_is_largest_if_the_site_says_so() -> None:
+    # 250 stands alone among small neighbours: an outline that went wrong.
+    greys = clip(205, 250, 205, 220, 225, 222, 210)
+    (assessed,) = assess(greys, end_diastole="largest_lv", ventricle=ventricle_as_wide_as_bright)
+    assert np.flatnonzero(~np.isnan(assessed.lvh_probabilities)).tolist() == [4, 5]
+
+
+def test_a_clip_without_a_ventricle_has_no_largest_one() -> None:
+    (assessed,) = assess(clip(150, 150), end_diastole="largest_lv", ventricle=ventricle_as_wide_as_bright)
+    assert np.isnan(assessed.lvh_probabilities).all()
+
+
+def test_what_is_like_no_view_is_neither_outlined_nor_assessed() -> None:
+    def all_a4c(frames: Frames) -> Predicted:
+        return bright_is_a4c(np.full_like(frames, 200))
+
+    (segmented,) = segment_field_of_view([clip(0, 200, 0)], bundle(*FOV), frames_per_clip=1, batch_size=8)
+    classified = classify_views([segmented], bundle("view", "fov", all_a4c), batch_size=8)
+    assert classified[0].view_known.tolist() == [False, True, False]
+    outlined = segment_left_ventricle(classified, bundle("lv", "fov", top_half), batch_size=8)
+    assert outlined[0].a4c_indexes.tolist() == [1]
+    (assessed,) = classify_hypertrophy(outlined, bundle(*LVH), batch_size=8)
+    assert np.isnan(assessed.lvh_probabilities).all()  # one known frame of three makes no known clip
+    kept = keep_predictions(assessed, pool_frames_per_clip=9)
+    assert kept.pool_indexes.tolist() == [1]
+    assert kept.view_known.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("known", "view"),
+    [((True, True, True, True), PLAX), ((True, True, False, True), A4C), ((True, True, False, False), None)],
+    ids=["all", "without the surest", "no more than half"],
+)
+def test_a_clip_is_of_the_view_of_its_known_frames(known: tuple[bool, ...], view: int | None) -> None:
+    probabilities = np.zeros((4, len(VIEWS)), np.float32)
+    probabilities[:, A4C] = (0.6, 0.6, 0.0, 0.4)
+    probabilities[:, PLAX] = (0.4, 0.4, 1.0, 0.6)
+    assert clip_view(probabilities, np.array(known)) == view
 
 
 def test_a_chunk_is_told_the_same_whoever_comes_with_it() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from beam_jobs.schemas import LVH_RULE, NO_STUDY_YEAR
+from beam_jobs.schemas import LVH_RULES, NO_STUDY_YEAR
 from beam_jobs.staging import LOCKS, bucket_of, staged, sweep_unfinished
 from beam_jobs.tables import StudyTables, build_tables, summarize
 from tests.unit.beam_jobs.predictions import chunk, dated, rejection, study
@@ -45,6 +45,37 @@ def test_a_clip_sums_up_the_frames_of_all_its_chunks() -> None:
     assert row["lvh_probability"] == pytest.approx(0.25)
 
 
+def test_what_is_like_no_view_is_called_unknown_and_keeps_its_probabilities() -> None:
+    tables = build_tables(
+        study(
+            chunk("a", ("a4c", "a4c", "a4c"), known=(False, True, True)),
+            chunk("b", ("plax", "plax"), known=(False, False)),
+        ),
+        pool_frames_per_clip=9,
+    )
+    rows = tables.results["frames"].to_pylist()
+    assert [row["view"] for row in rows] == ["unknown", "a4c", "a4c", "unknown", "unknown"]
+    assert [row["is_known"] for row in rows] == [False, True, True, False, False]
+    assert all(row["view_confidence"] == pytest.approx(0.8) for row in rows)
+    assert [row["lv_area_ratio"] is None for row in rows] == [True, False, False, True, True]
+    first, second = tables.results["clips"].to_pylist()
+    assert (first["view"], first["number_of_a4c_frames"]) == ("a4c", 2)
+    assert (first["known_ratio"], first["view_agreement_ratio"]) == pytest.approx((2 / 3, 2 / 3))
+    assert (second["view"], second["known_ratio"], second["view_agreement_ratio"]) == ("unknown", 0, 1)
+    assert second["view_confidence"] == pytest.approx(0.8)
+    (row,) = tables.results["studies"].to_pylist()
+    assert row["clips_by_view"] == [("a4c", 1), ("unknown", 1)]
+    assert [stored["frame_index"] for stored in tables.a4c.to_pylist()] == [1, 2]
+
+
+def test_the_rule_of_a_study_says_which_frames_were_assessed() -> None:
+    tables = build_tables(
+        study(chunk("a", ("a4c", "a4c"))), pool_frames_per_clip=9, end_diastole="largest_lv"
+    )
+    assert tables.results["studies"]["lvh_rule"].to_pylist() == [LVH_RULES["largest_lv"]]
+    assert "largest left ventricle" in LVH_RULES["largest_lv"]
+
+
 def test_a_study_names_the_rule_behind_its_numbers() -> None:
     tables = build_tables(
         study(chunk("a", ("a4c", "a4c")), chunk("b", ("plax",)), rejection("c")), pool_frames_per_clip=9
@@ -52,7 +83,7 @@ def test_a_study_names_the_rule_behind_its_numbers() -> None:
     (row,) = tables.results["studies"].to_pylist()
     assert row["clips_by_view"] == [("plax", 1), ("a4c", 1)]
     assert (row["number_of_clips"], row["number_of_frames"], row["number_of_rejections"]) == (2, 3, 1)
-    assert (row["lvh_probability"], row["lvh_rule"]) == (0.25, LVH_RULE)
+    assert (row["lvh_probability"], row["lvh_rule"]) == (0.25, LVH_RULES["first_frames"])
     assert row["study_date"] == dt.date(2021, 3, 4)
     assert tables.study_year == 2021
 
