@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,18 +13,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import keras
-import numpy as np
-import numpy.typing as npt
 
 from echo_models.backend import Precision
 from echo_models.bundle import write_bundle
+from echo_models.calibration import CALIBRATED_TASKS, calibrate_bundle, exam_of, shortage
 from echo_models.cards import write_card
-from echo_models.datasets import Known, LabeledFrames, Plan, Split, render, split_by_subject
-from echo_models.errors import DatasetError
-from echo_models.evaluation import measure_classes
+from echo_models.datasets import LabeledFrames, Plan, Split, render, split_by_subject
+from echo_models.errors import BundleError
 from echo_models.fitting import OnStep, Run
-from echo_models.gan import GAN_SCHEDULES, classify, train_gan
-from echo_models.preprocessing import apply_mask
+from echo_models.gan import GAN_SCHEDULES, GanOptions
+from echo_models.gan.recipe import GanTask, train_semi_supervised
+from echo_models.manifest import read_manifest
 from echo_models.source_specs import SourceSpec
 from echo_models.sources import Source, join_sources
 from echo_models.training import (
@@ -33,9 +34,9 @@ from echo_models.training import (
     train_segmentation,
     train_views,
 )
-from echo_models.views import A4C, VIEWS
+from echo_models.views import A4C
 
-RECIPES: Final = ("fov", "view", "lv", "lvh", "gan")
+RECIPES: Final = ("fov", "view", "lv", "lvh", "gan", "gan_view")
 """In an order in which each finds what it starts from: "lvh" starts from the convolutions of "view"."""
 
 _ALL_VIEWS: Final = Plan(seed=0, subjects=300)
@@ -51,6 +52,7 @@ PLANS: Final[Mapping[str, Mapping[str, Plan]]] = {
         "lv": _VENTRICLES,
         "lvh": _DIASTOLES,
         "gan": dataclasses.replace(_DIASTOLES, subjects=100),
+        "gan_view": dataclasses.replace(_ALL_VIEWS, subjects=40),
     },
     # As near to the paper's numbers of frames as 32 GiB of memory let one go; `subjects` is an option.
     "paper": {
@@ -59,6 +61,7 @@ PLANS: Final[Mapping[str, Mapping[str, Plan]]] = {
         "lv": _VENTRICLES,
         "lvh": dataclasses.replace(_DIASTOLES, subjects=1100, clips=1, lvh_ratio=0.2),
         "gan": dataclasses.replace(_DIASTOLES, subjects=1100, clips=1, lvh_ratio=0.2),
+        "gan_view": dataclasses.replace(_ALL_VIEWS, subjects=500, frames_per_clip=4),
     },
 }
 
@@ -68,7 +71,7 @@ class Order:
     """What is asked for.
 
     Attributes:
-        task: one of `RECIPES`; "gan" gives a bundle of task "lvh".
+        task: one of `RECIPES`; "gan" gives a bundle of task "lvh", "gan_view" one of task "view".
         seed: of frames, split and training.
         preset: "small" or "paper".
         subjects: how many phantom subjects, None for the preset's.
@@ -79,6 +82,7 @@ class Order:
         sources: what to train on; none for the phantom alone.
         precision: what networks compute in while they learn.
         data: fingerprint of the sources' frames, which the workshop fills in.
+        gan: what the paper leaves open of the GAN.
     """
 
     task: str
@@ -92,6 +96,7 @@ class Order:
     sources: tuple[SourceSpec, ...] = ()
     precision: Precision = "float32"
     data: str = ""
+    gan: GanOptions = field(default_factory=GanOptions)
 
     @property
     def plan(self) -> Plan:
@@ -112,9 +117,9 @@ class Order:
     @property
     def facts(self) -> dict[str, Any]:
         """What decides the result, as JSON."""
-        schedules = {"gan": GAN_SCHEDULES[self.preset]} if self.task == "gan" else SCHEDULES[self.preset]
+        schedules = {self.task: GAN_SCHEDULES[self.preset]} if self.is_gan else SCHEDULES[self.preset]
         return {
-            "recipe": self.task,
+            "recipe": "gan" if self.is_gan else self.task,
             "preset": self.preset,
             "seed": self.seed,
             "epochs": self.epochs,
@@ -128,7 +133,24 @@ class Order:
             "code_version": code_version(),
             **({"data_fingerprint": self.data} if self.sources else {}),
             **({"precision": self.precision} if self.precision != "float32" else {}),
+            **({"gan": dataclasses.asdict(self.gan)} if self.is_gan else {}),
+            **({"options": list(self.options)} if self.options else {}),
         }
+
+    @property
+    def is_gan(self) -> bool:
+        """Say whether it is learned from unlabeled frames as well."""
+        return self.task in ("gan", "gan_view")
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """List what else the command was told."""
+        told = ["--gan-task view"] if self.task == "gan_view" else []
+        if self.is_gan:
+            told += [f"--head {self.gan.head}"] if self.gan.head != "sigmoid" else []
+            told += [f"--ema-decay {self.gan.ema_decay}"] if self.gan.ema_decay is not None else []
+            told += [f"--ensemble {self.gan.ensemble}"] if self.gan.ensemble > 1 else []
+        return (*told, *(source.option for source in self.sources))
 
     @property
     def uses_phantom(self) -> bool:
@@ -139,7 +161,7 @@ class Order:
     def version(self) -> str:
         """Name the result: the same for the same order and code."""
         digest = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:8]
-        kind = "gan-" if self.task == "gan" else ""
+        kind = "gan-" if self.is_gan else ""
         return f"{kind}{self.preset}-s{self.seed}-{digest}"
 
 
@@ -197,20 +219,21 @@ class Workshop:
         }
         if order.sources:
             facts["sources"] = [source.facts for source in sources]
-            facts["options"] = [source.option for source in order.sources]
         if order.task == "lvh":
             facts["convolutions_from"] = "random" if self.views is None else self.views[0]
-        return write_bundle(
-            out / trained.task / order.version,
-            trained.model,
-            task=trained.task,
-            version=order.version,
-            classes=trained.classes,
-            mask=trained.mask,
-            training=facts,
-            metrics=trained.metrics,
-            card=write_card(trained, order.version, facts),
-        )
+        with tempfile.TemporaryDirectory() as scratch:
+            draft = write_bundle(
+                Path(scratch) / order.version,
+                trained.model,
+                task=trained.task,
+                version=order.version,
+                classes=trained.classes,
+                mask=trained.mask,
+                training=facts,
+                metrics=trained.metrics,
+                card=write_card(trained, order.version, facts),
+            )
+            return _finished(draft, data, out / trained.task)
 
     def _load(self, order: Order) -> list[Source]:
         """Load what the order is to be trained on."""
@@ -252,8 +275,7 @@ class Workshop:
 
     def _train_gan(self, order: Order, data: Split, run: Run) -> Trained:
         """Train the GAN on few labeled frames, and on unlabeled ones of other people and machines."""
-        train, test = (_graded_a4c(part) for part in (data.train, data.test))
-        unlabeled = [_masked(_ungraded(data.train))]
+        others = []
         if order.uses_phantom:
             plan = dataclasses.replace(
                 order.plan,
@@ -262,48 +284,27 @@ class Workshop:
                 severity=1.3,
                 any_phase=True,
             )
-            others = render(plan, processes=order.processes, cache=order.cache, on_progress=self.on_render)
-            unlabeled.append(_masked(others))
+            others.append(
+                render(plan, processes=order.processes, cache=order.cache, on_progress=self.on_render)
+            )
         schedule = GAN_SCHEDULES[order.preset]
         if order.epochs is not None:
             schedule = dataclasses.replace(schedule, epochs=order.epochs)
-        gan = train_gan(
-            _masked(train),
-            train.hypertrophy.astype(np.int64),
-            np.concatenate(unlabeled) if any(map(len, unlabeled)) else _masked(train),
-            preset=order.preset,
-            schedule=schedule,
-            seed=order.seed,
-            folder=order.folder,
-            precision=order.precision,
-            on_step=run.on_step,
+        task: GanTask = "view" if order.task == "gan_view" else "lvh"
+        return train_semi_supervised(task, data, others, schedule=schedule, options=order.gan, run=run)
+
+
+def _finished(draft: Path, data: Split, out: Path) -> Path:
+    """Calibrate what was trained on the validation frames, if they suffice, and put it where it belongs."""
+    manifest = read_manifest(draft)
+    if manifest.task in CALIBRATED_TASKS and shortage(manifest, exam_of(manifest, data.validation)) is None:
+        source = "the validation part of its own split"
+        return calibrate_bundle(
+            draft, data.validation, data.test, out, source=source, version=manifest.version
         )
-        predicted = classify(gan.classifier, _masked(test)).argmax(axis=1)
-        classes = ("normal", "lvh")
-        metrics = measure_classes(test.hypertrophy.astype(np.int64), predicted, test.subjects, classes)
-        return Trained("lvh", gan.classifier, classes, "fov", metrics, gan.log)
-
-
-def _graded_a4c(labeled: LabeledFrames) -> LabeledFrames:
-    """Keep the apical four-chamber frames whose hypertrophy is known.
-
-    Raises:
-        DatasetError: if there is none.
-    """
-    graded = labeled.knowing(Known.VIEW | Known.HYPERTROPHY)
-    graded = graded.take(graded.views == VIEWS.index(A4C))
-    if not len(graded):
-        raise DatasetError(
-            f"the GAN needs {A4C} frames with a grade of hypertrophy in each part of the split; one has none"
+    folder = out / manifest.version
+    if folder.exists() and any(folder.iterdir()):
+        raise BundleError(
+            f"a bundle is written into an empty folder; {folder} is not. Choose another version"
         )
-    return graded
-
-
-def _ungraded(labeled: LabeledFrames) -> LabeledFrames:
-    """Keep the frames without a grade that are, or may be, apical four-chamber frames."""
-    maybe = ~labeled.knows(Known.VIEW) | (labeled.views == VIEWS.index(A4C))
-    return labeled.take(maybe & ~labeled.knows(Known.HYPERTROPHY))
-
-
-def _masked(labeled: LabeledFrames) -> npt.NDArray[np.uint8]:
-    return apply_mask(labeled.frames, labeled.fov_masks)
+    return shutil.copytree(draft, folder, dirs_exist_ok=True)

@@ -1,5 +1,6 @@
 """The training loop of the semi-supervised GAN: members, epochs, checkpoints, what is watched."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any, Final
 import keras
 import numpy as np
 import numpy.typing as npt
-import structlog
 
 from echo_models.backend import Precision, computing_in
 from echo_models.checkpoints import Checkpoint, Log
@@ -28,7 +28,7 @@ _COLUMNS: Final = 8
 _REAL_FRAMES: Final = 128
 """Unlabeled frames that generated ones are compared with."""
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,9 @@ class TrainedGan:
         classifier: reads [N, 110, 110, 1] as `to_input` gives it, gives probabilities [N, K]: the mean
             of the members'.
         generators: of each member; draw frames from noise.
-        log: one entry an epoch and member: losses, D of unlabeled and of generated frames, diversity,
-            and accuracy and F1 on the validation frames if there are any.
+        log: one entry an epoch and member: losses, D of unlabeled and of generated frames, diversity of
+            generated frames, accuracy and F1 on the validation frames if there are any, and 1 for each
+            trouble it had (see `echo_models.gan.watch`).
         stopped_early: whether time was over before the schedule was.
     """
 
@@ -105,9 +106,11 @@ class _Member:
         seen = {"diversity_ratio": diversity_ratio(by_class, signed(self.frames.unlabeled[:_REAL_FRAMES]))}
         if self.validation is not None:
             seen |= _score(gan.classifier(), *self.validation, self.classes)
-        for trouble in troubles(entry | seen):
-            _log.warning("gan", stage=self.stage, epoch=epoch, trouble=trouble, **seen)
-        return seen
+        found = troubles(entry | seen)
+        for trouble, there in found.items():
+            if there:
+                _log.warning("%s: %s in epoch %d", self.stage, trouble.replace("_", " "), epoch)
+        return seen | found
 
 
 def _score(classifier: keras.Model, frames: Frames, labels: Labels, classes: int) -> dict[str, float]:

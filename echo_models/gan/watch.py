@@ -55,18 +55,16 @@ def diversity_ratio(generated: npt.NDArray[np.float32], unlabeled: npt.NDArray[n
     return float(generated.std(axis=1).mean()) / max(of_real, 1e-6)
 
 
-def troubles(entry: Mapping[str, float]) -> tuple[str, ...]:
-    """Name what is wrong with an epoch that training may go on after.
+def troubles(entry: Mapping[str, float]) -> dict[str, float]:
+    """Say what is wrong with an epoch that training may go on after.
 
     Args:
-        entry: of the log.
+        entry: of the log: "diversity_ratio", "d_real" and "d_generated".
 
     Returns:
-        "collapsed" if generated frames are all alike; "discriminator_won" if it tells every frame.
+        1 or 0 for "collapsed": generated frames are all alike; and for "discriminator_won": it tells every
+        frame, so that the losses of telling teach it nothing more.
     """
-    found = []
-    if entry["diversity_ratio"] < LEAST_DIVERSITY_RATIO:
-        found.append("collapsed")
-    if entry["d_real"] > WON and entry["d_generated"] < 1 - WON:
-        found.append("discriminator_won")
-    return tuple(found)
+    won = entry["d_real"] > WON and entry["d_generated"] < 1 - WON
+    collapsed = entry["diversity_ratio"] < LEAST_DIVERSITY_RATIO
+    return {"collapsed": float(collapsed), "discriminator_won": float(won)}

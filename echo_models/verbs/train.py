@@ -16,6 +16,9 @@ from echo_models.verbs.showing import show_bundle
 
 if TYPE_CHECKING:
     from echo_models.backend import Precision
+    from echo_models.gan import GanOptions
+    from echo_models.gan.recipe import GanTask
+    from echo_models.networks import Head
     from echo_models.recipes import Workshop
     from echo_models.source_specs import SourceSpec
 
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
 @click.command(
     epilog="\b\nExamples:\n  echobeam train view --seed 1\n  echobeam train all --seed 1 --out ./bundles\n"
     "  echobeam train lv --dataset camus:./CAMUS\n"
-    "  echobeam train view --labels ./labels --frames ./pool/a4c --dataset phantom"
+    "  echobeam train view --labels ./labels --frames ./pool/a4c --dataset phantom\n"
+    "  echobeam train gan --gan-task view --head k_plus_1 --ensemble 3"
 )
 @click.argument("task", type=click.Choice(("fov", "view", "lv", "lvh", "gan", "all")))
 @root_option
@@ -57,6 +61,26 @@ if TYPE_CHECKING:
     help="Compute in bfloat16 while learning: faster on recent GPUs, slower on most CPUs.",
 )
 @click.option(
+    "--gan-task",
+    type=click.Choice(("lvh", "view")),
+    help="What `gan` learns: hypertrophy, or the view.  [default: lvh]",
+)
+@click.option(
+    "--head",
+    type=click.Choice(("sigmoid", "k_plus_1")),
+    help="How the GAN tells real from generated: by a unit of its own, or as one more class of the "
+    "softmax.  [default: sigmoid]",
+)
+@click.option(
+    "--ema-decay",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Classify with a moving average of the GAN's weights, of which a step keeps this share.  "
+    "[default: the weights themselves]",
+)
+@click.option(
+    "--ensemble", type=click.IntRange(min=1), help="GANs whose probabilities are averaged.  [default: 1]"
+)
+@click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     help="Write <out>/<task>/<version>/ instead of publishing into the registry.",
@@ -80,6 +104,10 @@ def train(
     subjects: int | None,
     epochs: int | None,
     precision: "Precision",
+    gan_task: "GanTask | None",
+    head: "Head | None",
+    ema_decay: float | None,
+    ensemble: int | None,
     out: Path | None,
     replace: bool,
     resume: bool,
@@ -93,14 +121,17 @@ def train(
     phantom; name `--dataset phantom` to mix it in. A network takes the frames whose labels it needs.
 
     The bundle is published into the registry under --root, and not yet put to work: see `echobeam models
-    promote`. Logs (CSV) and checkpoints are under <root>/training. TASK is fov, view, lv, lvh, gan (a
-    semi-supervised lvh), or all (fov, view, lv, lvh).
+    promote`. Logs (CSV), checkpoints and grids of generated frames are under <root>/training. TASK is fov,
+    view, lv, lvh, gan (a semi-supervised lvh or view), or all (fov, view, lv, lvh).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from echo_models.progress import progress  # noqa: PLC0415 - TensorFlow takes seconds to import
     from echo_models.recipes import Order, Workshop  # noqa: PLC0415
 
     sources = sources_of(datasets, labels, frames)
+    gan = _gan_options(task, gan_task, head, ema_decay, ensemble)
+    if gan_task == "view":
+        task = "gan_view"
     work = root / "training"
     names: tuple[str, ...] = ("fov", "view", "lv", "lvh") if task == "all" else (task,)
     try:
@@ -110,7 +141,7 @@ def train(
                 workshop.views = _view_classifier(root, out, preset)
             for name in names:
                 order = Order(
-                    name, seed, preset, subjects, epochs, processes, work, resume, sources, precision
+                    name, seed, preset, subjects, epochs, processes, work, resume, sources, precision, gan=gan
                 )
                 folder = _made(workshop, order, root, out, replace=replace)
                 show_bundle(folder, as_json=as_json)
@@ -135,6 +166,23 @@ def sources_of(
     if labels is not None:
         sources.append(SourceSpec("labels", labels, frames))
     return tuple(sources)
+
+
+def _gan_options(
+    task: str,
+    gan_task: "GanTask | None",
+    head: "Head | None",
+    ema_decay: float | None,
+    ensemble: int | None,
+) -> "GanOptions":
+    """Read what was told of the GAN; refuse it for another network."""
+    if task != "gan" and any(told is not None for told in (gan_task, head, ema_decay, ensemble)):
+        raise click.UsageError(
+            f"--gan-task, --head, --ema-decay and --ensemble are of `train gan`; received {task}"
+        )
+    from echo_models.gan import GanOptions  # noqa: PLC0415 - TensorFlow takes seconds to import
+
+    return GanOptions(head=head or "sigmoid", ema_decay=ema_decay, ensemble=ensemble or 1)
 
 
 def _view_classifier(root: Path, out: Path | None, preset: str) -> tuple[str, Any] | None:
