@@ -15,7 +15,7 @@ from echo_models.experiments.results import Facts, Shelf
 from echo_models.experiments.runs import Exam, Stopwatch, describe_data, measure
 from echo_models.experiments.sizes import SIZES
 from echo_models.fitting import OnStep
-from echo_models.training import run_of, train_hypertrophy
+from echo_models.training import train_hypertrophy
 from echo_models.views import A4C
 
 NAME: Final = "lvh"
@@ -82,7 +82,7 @@ def compare_hypertrophy(
     shelf = Shelf(folder)
     for arm in ARMS:
         stopwatch = Stopwatch(on_step)
-        run = run_of(amounts.preset, epochs=amounts.epochs, seed=seed, on_step=stopwatch)
+        run = amounts.run(seed, stopwatch)
         settings: dict[str, Any] = {
             "arm": arm,
             "network": run.preset,

@@ -17,7 +17,6 @@ from echo_models.experiments.sizes import SIZES
 from echo_models.fitting import OnStep, fit
 from echo_models.networks import Pooling, build_view_classifier
 from echo_models.preprocessing import shrink
-from echo_models.training import run_of
 from echo_models.views import VIEWS
 
 NAME: Final = "resolution"
@@ -79,7 +78,7 @@ def compare_resolutions(
     labeled = render(plan, processes=processes, cache=folder / "work", on_progress=on_render)
     data = split_by_subject(labeled, seed=seed, test_ratio=amounts.test_ratio)
     facts = Facts(NAME, size, seed, code_of(__name__), describe_data(dataclasses.asdict(plan), labeled, data))
-    run = run_of(amounts.preset, epochs=amounts.epochs, seed=seed)
+    run = amounts.run(seed, on_step)
     schedule = dataclasses.replace(run.schedules["view"], patience=2)
     shelf = Shelf(folder)
     for arm in ARMS:

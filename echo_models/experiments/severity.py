@@ -38,6 +38,10 @@ TASKS: Final = ("fov", "view", "lv", "lvh")
 _UNSEEN: Final = 900_000
 """Added to the seed, so that these subjects are none of a training: sets of different seeds share nobody."""
 
+_STRENGTHS: Final = (0, 2, 4, 8)
+_AMPLITUDES: Final = (0, 4, 16, 64)
+"""12 dB apart: haze and noise lie far below the tissue, and gain is set by the brightest parts."""
+
 Frames = npt.NDArray[np.uint8]
 Masks = npt.NDArray[np.bool_]
 
@@ -74,7 +78,8 @@ def _artefact(name: str) -> Factor:
     def scan(level: float) -> Scan:
         return Scan(1.0, Site(NAME, "", artefacts={name: level}))
 
-    return Factor(name, name.replace("_", " "), "times as in training", (1, 1), (0, 2, 4, 8), scan)
+    levels = _AMPLITUDES if name in ("haze", "noise") else _STRENGTHS
+    return Factor(name, name.replace("_", " "), "times as in training", (1, 1), levels, scan)
 
 
 def _setting(

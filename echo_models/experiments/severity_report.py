@@ -68,7 +68,7 @@ def write_severity_report(folder: Path, into: Path | None = None, *, command: st
 
 
 def read_curves(folder: Path) -> tuple[Curve, list[Curve]]:
-    """Read the usual scans' curve of one point, and all others by name.
+    """Read the usual scans' curve of one point, and all others: artefacts, then settings.
 
     Raises:
         TrainingError: if there is no such curve.
@@ -78,7 +78,9 @@ def read_curves(folder: Path) -> tuple[Curve, list[Curve]]:
         raise TrainingError(
             f"{folder} must hold {_USUAL}.json of `echobeam experiment severity`; it does not"
         )
-    return curves.pop(_USUAL), list(curves.values())
+    usual = curves.pop(_USUAL)
+    # What training has at one strength, then what it has over a range.
+    return usual, sorted(curves.values(), key=lambda curve: (len(set(curve.trained)), curve.arm))
 
 
 def _counts(usual: Curve) -> str:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
+from echo_models.fitting import OnStep, Run
 from echo_models.networks import PRESETS, Preset
+from echo_models.training import run_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,7 @@ class Size:
         severity_subjects: of each point of a severity curve, in all views.
         severity_hearts: of each point, in apical four-chamber views only.
         epochs: of every stage at most; None for the schedule's.
+        view_batch: frames of a step of the view CNN; None for the schedule's. With few frames, more steps.
         test_ratio: share of the subjects that the test set is. A frame costs less to draw than to learn
             from, and what makes an interval narrow is subjects.
         sharp: networks of the resolution study, which must not average pixels first.
@@ -31,9 +34,23 @@ class Size:
     severity_subjects: int
     severity_hearts: int
     epochs: int | None
+    view_batch: int | None
     test_ratio: float
     sharp: Preset
     transfer_frames: int | None
+
+    def run(self, seed: int, on_step: OnStep) -> Run:
+        """Give the preset's run with this size's epochs and batch.
+
+        Args:
+            seed: of everything random.
+            on_step: called after each training step.
+        """
+        run = run_of(self.preset, epochs=self.epochs, seed=seed, on_step=on_step)
+        if self.view_batch is None:
+            return run
+        view = replace(run.schedules["view"], batch_size=self.view_batch)
+        return replace(run, schedules={**run.schedules, "view": view})
 
 
 # At 240 x 320 nine tenths of the time is the first pair's, whose filters are 7 x 7.
@@ -50,6 +67,7 @@ SIZES: Final = {
         severity_subjects=2,
         severity_hearts=2,
         epochs=1,
+        view_batch=None,
         test_ratio=0.15,
         sharp=replace(_SHARP_SMALL, cnn_filters=(2, 2, 2, 2)),
         transfer_frames=16,
@@ -57,12 +75,13 @@ SIZES: Final = {
     # Five to twenty minutes each of two cores.
     "small": Size(
         preset="small",
-        resolution_subjects=100,
-        subjects=170,
-        hypertrophy_subjects=1000,
+        resolution_subjects=120,
+        subjects=150,
+        hypertrophy_subjects=1500,
         severity_subjects=12,
         severity_hearts=40,
         epochs=10,
+        view_batch=32,
         test_ratio=0.3,
         sharp=_SHARP_SMALL,
         transfer_frames=300,
@@ -76,6 +95,7 @@ SIZES: Final = {
         severity_subjects=60,
         severity_hearts=200,
         epochs=None,
+        view_batch=None,
         test_ratio=0.2,
         sharp=_SHARP_MEDIUM,
         transfer_frames=1000,
@@ -89,6 +109,7 @@ SIZES: Final = {
         severity_subjects=200,
         severity_hearts=600,
         epochs=None,
+        view_batch=None,
         test_ratio=0.15,
         sharp=PRESETS["paper"],
         transfer_frames=None,

@@ -18,7 +18,7 @@ from echo_models.fitting import OnStep, Run, Schedule, fit
 from echo_models.manifest import sha256_of
 from echo_models.networks import build_view_classifier
 from echo_models.preprocessing import apply_mask, shrink
-from echo_models.training import ENSEMBLE_SIZE, run_of, train_views
+from echo_models.training import ENSEMBLE_SIZE, train_views
 from echo_models.transfer import SIZE, build_resnet50, build_vgg16, convolutional_base
 from echo_models.views import VIEWS
 
@@ -87,7 +87,7 @@ def compare_views(
         ),
         amounts=amounts,
         data=data,
-        run=run_of(amounts.preset, epochs=amounts.epochs, seed=seed, on_step=on_step),
+        run=amounts.run(seed, on_step),
         imagenet=imagenet,
         random_transfer=random_transfer,
     )

@@ -28,6 +28,7 @@ TINY = sizes.Size(
     severity_subjects=1,
     severity_hearts=2,
     epochs=1,
+    view_batch=None,
     test_ratio=0.15,
     sharp=dataclasses.replace(PRESETS["small"], stem_pool=1, cnn_filters=(2, 2, 2, 2), cnn_dense=(4,)),
     transfer_frames=4,
