@@ -22,7 +22,6 @@ import pytest
 from tests.programs import DEADLINE_S, wait_for
 
 MODULE: Final = "github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0"
-_OFFLINE: Final = {"GOPROXY": "off", "GOSUMDB": "off", "GOFLAGS": "-mod=mod"}
 _POOL: Final = "apache_beam.runners.worker.worker_pool_main"
 
 
@@ -32,8 +31,10 @@ def find_prism() -> str | None:
     found = shutil.which("prism", path=os.pathsep.join([os.environ.get("PATH", ""), *_go_programs()]))
     if found is not None or shutil.which("go") is None:
         return found
+    cache = subprocess.run(["go", "env", "GOMODCACHE"], capture_output=True, text=True, check=True)
+    offline = {"GOPROXY": f"file://{cache.stdout.strip()}/cache/download", "GOSUMDB": "off"}
     built = subprocess.run(
-        ["go", "install", MODULE], env={**os.environ, **_OFFLINE}, capture_output=True, check=False
+        ["go", "install", MODULE], env={**os.environ, **offline}, capture_output=True, check=False
     )
     return shutil.which("prism", path=os.pathsep.join(_go_programs())) if built.returncode == 0 else None
 
