@@ -42,23 +42,16 @@ THERE: Final = "there_"
 AUGMENTATION: Final = Augmentation(jitter=0.5)
 """The paper's movement, and half of the changes of grey that the supervised networks train with."""
 
-# Frames of 28 x 28 and a network of three blocks: a GAN step costs a tenth of a CPU second, where at 110 it
-# costs two, so that minutes hold the thousand steps a generator needs. Less dropout, since it is narrow.
-_QUICK: Final = dataclasses.replace(
+# At 28 x 28 with three blocks a GAN step costs a tenth of a CPU second, at 110 x 110 two: minutes hold the
+# hundreds of steps that a generator needs. Less dropout, since it is narrow.
+QUICK: Final = dataclasses.replace(
     PRESETS["small"],
     gan_size=28,
     discriminator_filters=(16, 32, 64, 64),
     input_dropout=0.05,
     block_dropout=0.2,
 )
-
-NETWORKS: Final[Mapping[str, Preset]] = {
-    "toy": dataclasses.replace(_QUICK, discriminator_filters=(4, 4, 4, 8), generator_filters=2),
-    "small": _QUICK,
-    "medium": dataclasses.replace(_QUICK, gan_size=56, discriminator_filters=(16, 32, 64, 64, 64)),
-    "paper": PRESETS["paper"],
-}
-"""By size of the experiment."""
+TOY: Final = dataclasses.replace(QUICK, discriminator_filters=(4, 4, 4, 8), generator_filters=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +70,23 @@ class People:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What every method is given at one size of an experiment.
+
+    Attributes:
+        network: widths, and the size of the frames.
+        schedule: steps, with the same Adam.
+        people: how many phantom subjects are scanned.
+        members: networks of an arm, whose probabilities are averaged.
+    """
+
+    network: Preset
+    schedule: GanSchedule
+    people: People
+    members: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What is to be told, and in which frames.
 
@@ -89,6 +99,10 @@ class Question:
     classes: tuple[str, ...]
     plan: Plan
     mask: Literal["fov", "lv"]
+
+    def usable(self, labeled: LabeledFrames) -> LabeledFrames:
+        """Leave out of training, though never of an exam, what shows no ventricle where that is asked of."""
+        return labeled.take(labeled.lv_masks.any(axis=(1, 2))) if self.mask == "lv" else labeled
 
     def labels(self, labeled: LabeledFrames) -> Labels:
         """Give the classes of frames: [N], int64."""
@@ -113,28 +127,26 @@ class Bench:
         facts: of the experiment.
         shelf: of its results.
         question: what is told.
-        network: widths of the networks.
-        schedule: steps of every method.
+        budget: of every method.
         labeled: frames that labels are drawn from.
         labels: of these frames.
         archive: unlabeled frames.
+        archive_labels: of these, which no method is given that is not told so.
         home: exam of the labeled frames' site.
         there: exam of the archive's site.
-        members: networks of each arm, whose probabilities are averaged.
         on_step: called after each training step.
     """
 
     facts: Facts
     shelf: Shelf
     question: Question
-    network: Preset
-    schedule: GanSchedule
+    budget: Budget
     labeled: Frames
     labels: Labels
     archive: Frames
+    archive_labels: Labels
     home: Exam
     there: Exam
-    members: int
     on_step: OnStep
 
     def run(
@@ -161,11 +173,9 @@ class Bench:
         given = np.arange(len(self.labels)) if which is None else which
         settings: dict[str, Any] = {
             "method": method,
-            "network": self.network,
-            "schedule": self.schedule,
+            "budget": self.budget,
             "augmentation": AUGMENTATION,
             "challenger": CHALLENGERS.get(method),
-            "members": self.members,
             "given": given.tolist(),
             "by_epoch": by_epoch,
         }
@@ -184,9 +194,9 @@ class Bench:
             self.labels[given],
             self.archive,
             classes=len(self.question.classes),
-            preset=self.network,
-            schedule=self.schedule,
-            ensemble=self.members,
+            preset=self.budget.network,
+            schedule=self.budget.schedule,
+            ensemble=self.budget.members,
             validation=(test.frames, np.asarray(test.targets, np.int64)) if settings["by_epoch"] else None,
             seed=self.facts.seed,
             folder=self.facts.checkpoints(self.shelf.folder, arm, settings),
@@ -205,12 +215,10 @@ def set_up(
     *,
     module: str,
     size: str,
-    people: People,
-    schedule: GanSchedule,
+    budget: Budget,
     seed: int,
     processes: int,
     site: str,
-    members: int = 1,
     on_step: OnStep,
     on_render: Callable[[int, int], None],
 ) -> Bench:
@@ -222,31 +230,30 @@ def set_up(
         folder: of the results; checkpoints and rendered frames are in its `work`.
         module: of the experiment, whose code decides its results.
         size: of the experiment.
-        people: how many subjects.
-        schedule: of every method.
+        budget: of every method.
         seed: of everything random.
         processes: how many render.
         site: that the archive comes from.
-        members: networks of each arm.
         on_step: called after each training step.
         on_render: called with subjects rendered and subjects in all.
     """
+    people, home = budget.people, question.plan.site
     plans = {
-        "labeled": (seed, people.labeled, question.plan.site),
-        "archive": (seed + 1, people.archive, site),
-        "home": (seed + 2, people.test, question.plan.site),
-        "there": (seed + 2, people.test, site),  # the same people at another site: the shift alone
+        "labeled": (0, people.labeled, home),
+        "archive": (1, people.archive, site),
+        "home": (2, people.test, home),
+        "there": (2, people.test, site),  # the same people at another site: the shift alone
     }
     sets = {
         what: render(
-            dataclasses.replace(question.plan, seed=1000 * part + 17, subjects=subjects, site=where),
+            dataclasses.replace(question.plan, seed=3 * seed + part, subjects=subjects, site=where),
             processes=processes,
             cache=folder / "work",
             on_progress=on_render,
         )
         for what, (part, subjects, where) in plans.items()
     }
-    network = NETWORKS[size]
+    labeled, size_px = question.usable(sets["labeled"]), budget.network.gan_size
     data = {
         "source": "phantom (synthetic)",
         "plan": dataclasses.asdict(question.plan) | dataclasses.asdict(people) | {"archive_site": site},
@@ -258,14 +265,13 @@ def set_up(
         facts=Facts(name, size, seed, code_of(module), data),
         shelf=Shelf(folder),
         question=question,
-        network=network,
-        schedule=schedule,
-        labeled=question.frames(sets["labeled"], network.gan_size),
-        labels=question.labels(sets["labeled"]),
-        archive=question.frames(sets["archive"], network.gan_size),
-        home=question.exam(sets["home"], network.gan_size),
-        there=question.exam(sets["there"], network.gan_size),
-        members=members,
+        budget=budget,
+        labeled=question.frames(labeled, size_px),
+        labels=question.labels(labeled),
+        archive=question.frames(sets["archive"], size_px),
+        archive_labels=question.labels(sets["archive"]),
+        home=question.exam(sets["home"], size_px),
+        there=question.exam(sets["there"], size_px),
         on_step=on_step,
     )
 

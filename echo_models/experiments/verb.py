@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     from echo_models.bundle import Bundle
 
 _FAILED: Final = 1
-NAMES: Final = ("resolution", "views", "lvh", "severity")
+NAMES: Final = ("resolution", "views", "lvh", "severity", "labels", "lvh-gan", "sites", "open-set")
 
 
 @click.command(
     epilog="\b\nExamples:\n  echobeam experiment resolution --size small --seed 1\n"
     "  echobeam experiment views --resnet50-weights resnet50_notop.weights.h5\n"
-    "  echobeam experiment severity --report docs/reports"
+    "  echobeam experiment severity --report docs/reports\n"
+    "  echobeam experiment labels --site home"
 )
 @click.argument("name", type=click.Choice(NAMES))
 @click.option(
@@ -69,6 +71,13 @@ NAMES: Final = ("resolution", "views", "lvh", "severity")
     help="Train ResNet50 and VGG16 from random weights if no file is given.",
 )
 @click.option(
+    "--site",
+    type=click.Choice(("home", "bedside", "smooth", "mirrored")),
+    default="smooth",
+    show_default=True,
+    help="Phantom site of the unlabeled frames of `labels` and `lvh-gan`; home: that of the labeled ones.",
+)
+@click.option(
     "--processes", type=click.IntRange(min=1), default=2, show_default=True, help="That render frames."
 )
 @click.option("--quiet", is_flag=True, help="No progress bars.")
@@ -83,6 +92,7 @@ def experiment(
     resnet50_weights: Path | None,
     vgg16_weights: Path | None,
     random_transfer: bool,
+    site: str,
     processes: int,
     quiet: bool,
 ) -> None:
@@ -132,6 +142,21 @@ def experiment(
                     measure_severity(folder, bundles=bundles, **shared)
                     click.echo(write_severity_report(folder, report, command=command))
                     return
+                case "open-set":
+                    from echo_models.experiments.open_set import measure_open_set  # noqa: PLC0415
+                    from echo_models.experiments.open_set_report import write_open_set_report  # noqa: PLC0415
+
+                    shared.pop("on_step")
+                    measure_open_set(folder, fov=_bundle(root, "fov"), view=_bundle(root, "view"), **shared)
+                    click.echo(write_open_set_report(folder, report, command=command))
+                    return
+                case "labels" | "lvh-gan" | "sites":
+                    chosen = {} if name == "sites" else {"site": site}
+                    command += "".join(f" --site {it}" for it in chosen.values())
+                    compare, write = _with_few_labels(name)
+                    compare(folder, **shared, **chosen)
+                    click.echo(write(folder, report, command=command))
+                    return
                 case _:
                     views = _bundle(root, "view", SIZES[size].preset)
                     compare_hypertrophy(folder, views=(views.name, views.model), **shared)
@@ -139,6 +164,20 @@ def experiment(
     except ModelsError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(_FAILED)
+
+
+def _with_few_labels(name: str) -> tuple[Callable[..., None], Callable[..., Path]]:
+    """Find what runs an experiment with few labels, and what reports it."""
+    from echo_models.experiments import few_labels_report as reports  # noqa: PLC0415 - imports Keras
+    from echo_models.experiments.labels import compare_label_counts  # noqa: PLC0415
+    from echo_models.experiments.lvh_gan import compare_hypertrophy_methods  # noqa: PLC0415
+    from echo_models.experiments.sites import adapt_to_sites  # noqa: PLC0415
+
+    return {
+        "labels": (compare_label_counts, reports.write_labels_report),
+        "lvh-gan": (compare_hypertrophy_methods, reports.write_lvh_gan_report),
+        "sites": (adapt_to_sites, reports.write_sites_report),
+    }[name]
 
 
 def _bundle(root: Path, task: str, preset: str | None = None) -> "Bundle":

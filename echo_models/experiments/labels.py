@@ -1,0 +1,88 @@
+"""How many labels a class it takes to name views (paper, Table 4 and Fig. 8)."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from echo_models.datasets import Plan
+from echo_models.experiments.few_labels import (
+    METHODS,
+    QUICK,
+    TOY,
+    Budget,
+    People,
+    Question,
+    draw_labels,
+    set_up,
+)
+from echo_models.fitting import OnStep
+from echo_models.gan import GAN_SCHEDULES, GanSchedule
+from echo_models.networks import PRESETS
+from echo_models.views import VIEWS
+
+NAME: Final = "labels"
+ALL: Final = "all"
+
+COUNTS: Final = (1, 5, 15, 30, 90, 270, 810)
+"""Labels a class (paper, Table 4); those that the frames have, and then all."""
+
+QUESTION: Final = Question(VIEWS, Plan(seed=0, subjects=0), "fov")
+
+BUDGETS: Final[Mapping[str, Budget]] = {
+    "toy": Budget(TOY, GanSchedule(1, 8, 0.002, 0.7, max_steps=2), People(2, 1, 2)),
+    "small": Budget(QUICK, GanSchedule(6, 32, 0.002, 0.7, max_steps=100), People(80, 100, 40)),
+    "medium": Budget(
+        dataclasses.replace(QUICK, gan_size=56, discriminator_filters=(16, 32, 64, 64, 64)),
+        GanSchedule(20, 32, 0.001, 0.7, max_steps=100),
+        People(450, 400, 100),
+    ),
+    "paper": Budget(PRESETS["paper"], GAN_SCHEDULES["paper"], People(2000, 2000, 300)),
+}
+
+
+def compare_label_counts(
+    folder: Path,
+    *,
+    size: str,
+    seed: int,
+    processes: int,
+    site: str,
+    on_step: OnStep,
+    on_render: Callable[[int, int], None],
+) -> None:
+    """Train each method with each number of labels, and keep each result.
+
+    Args:
+        folder: of the results; checkpoints and rendered frames are in its `work`.
+        size: one of `BUDGETS`.
+        seed: of frames, draw of labels and training.
+        processes: how many render.
+        site: that the unlabeled frames come from; "home" for the paper's own question.
+        on_step: called after each training step.
+        on_render: called with subjects rendered and subjects in all.
+
+    Raises:
+        TrainingError: if training diverges.
+    """
+    bench = set_up(
+        NAME,
+        QUESTION,
+        folder,
+        module=__name__,
+        size=size,
+        budget=BUDGETS[size],
+        seed=seed,
+        processes=processes,
+        site=site,
+        on_step=on_step,
+        on_render=on_render,
+    )
+    fewest = int(np.bincount(bench.labels).min())
+    for count in (*(count for count in COUNTS if count < fewest), None):
+        given = draw_labels(bench.labels, count, seed)
+        shown = ALL if count is None else str(count)
+        for method, title in METHODS.items():
+            bench.run(method, f"{method}_{shown}", f"{title}, {shown} labels a class", given)
