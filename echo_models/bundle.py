@@ -79,6 +79,7 @@ class Bundle:
         manifest: what it reads and gives.
         folder: where it was loaded from.
         model: the Keras model itself, for training to start from.
+        reference: what features of known classes look like; None without an open-set score.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Bundle:
         self.manifest = manifest
         self.folder = folder
         self.model = model
-        self._reference = reference
+        self.reference = reference
         self._featured: keras.Model | None = None
         self._lock = threading.Lock()
 
@@ -117,9 +118,9 @@ class Bundle:
         """
         calibration = self.manifest.calibration
         known = np.ones(len(frames), np.bool_)
-        if self._reference is not None and calibration is not None and calibration.open_set is not None:
+        if self.reference is not None and calibration is not None and calibration.open_set is not None:
             probabilities, features = self.examine(frames, batch_size)
-            known = self._reference.score(features) >= calibration.open_set.threshold
+            known = self.reference.score(features) >= calibration.open_set.threshold
         else:
             probabilities = self.uncalibrated(frames, batch_size)
         if calibration is not None:

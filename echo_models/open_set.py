@@ -66,15 +66,21 @@ class Reference:
 
     def score(self, features: Features) -> npt.NDArray[np.float64]:
         """Say how near frames are to known classes: [N], higher is nearer, summed over members."""
-        total = np.zeros(len(features))
+        to_class, to_all = self.distances(features)
+        return to_all - to_class
+
+    def distances(self, features: Features) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Give squared distances to the nearest class and to all frames, [N] each, summed over members."""
+        to_class, to_all = np.zeros(len(features)), np.zeros(len(features))
         for number, member in enumerate(np.moveaxis(np.asarray(features, np.float64), 1, 0)):
             whiten = self.class_whitening[number].astype(np.float64)
             frames, means = member @ whiten, self.class_means[number] @ whiten
             # |f - m|² in parts: no array of frames x classes x features.
             apart = (frames**2).sum(axis=1)[:, None] - 2 * frames @ means.T + (means**2).sum(axis=1)
             from_all = (member - self.mean[number]) @ self.whitening[number].astype(np.float64)
-            total += (from_all**2).sum(axis=1) - apart.min(axis=1)
-        return total
+            to_class += apart.min(axis=1)
+            to_all += (from_all**2).sum(axis=1)
+        return to_class, to_all
 
     def to_bytes(self) -> bytes:
         """Give the file's content: the same for the same numbers."""
@@ -139,37 +145,40 @@ def with_features(model: keras.Model) -> keras.Model:
         A list: the model's probabilities [N, K], and of each member of an ensemble [N, D].
 
     Raises:
-        BundleError: if the network does not end in a dense layer.
+        BundleError: if a member does not end in a dense layer of its classes.
     """
-    joint = model.layers[-1]
-    if not isinstance(joint, layers.Average):
-        return keras.Model(model.input, [model.output, _last_dense(model).input])
-    frames = keras.Input(model.input_shape[1:], name="frames")
-    outputs, features = [], []
-    for member in (layer for layer in model.layers if isinstance(layer, keras.Model)):
-        output, seen = keras.Model(member.input, [member.output, _last_dense(member).input])(frames)
-        outputs.append(output)
-        features.append(seen)
-    return keras.Model(frames, [joint(outputs), *features])
-
-
-def has_features(model: keras.Model) -> bool:
-    """Say whether a network, or each member of an ensemble, ends in a dense layer of its classes."""
-    joint = isinstance(model.layers[-1], layers.Average)
-    members = [layer for layer in model.layers if isinstance(layer, keras.Model)] if joint else [model]
-    return all(_find_dense(member) is not None for member in members)
-
-
-def _find_dense(model: keras.Model) -> keras.Layer | None:
-    dense = [layer for layer in model.layers if isinstance(layer, layers.Dense)]
-    return dense[-1] if dense and dense[-1].units == model.output_shape[-1] else None
-
-
-def _last_dense(model: keras.Model) -> keras.Layer:
-    dense = _find_dense(model)
-    if dense is None:
+    dense = last_layers(model)
+    if len(dense) != len(_members(model)):
         raise BundleError(
             f"an open-set score needs a classifier that ends in a dense layer of its classes; {model.name} "
             f"gives {list(model.output_shape)}"
         )
-    return dense
+    if _members(model) == [model]:
+        return keras.Model(model.input, [model.output, dense[0].input])
+    frames = keras.Input(model.input_shape[1:], name="frames")
+    outputs, features = [], []
+    for member, layer in zip(_members(model), dense, strict=True):
+        output, seen = keras.Model(member.input, [member.output, layer.input])(frames)
+        outputs.append(output)
+        features.append(seen)
+    return keras.Model(frames, [model.layers[-1](outputs), *features])
+
+
+def has_features(model: keras.Model) -> bool:
+    """Say whether a network, or each member of an ensemble, ends in a dense layer of its classes."""
+    return len(last_layers(model)) == len(_members(model))
+
+
+def last_layers(model: keras.Model) -> list[keras.Layer]:
+    """List the dense layers that make logits, of each member that has one."""
+    last = []
+    for member in _members(model):
+        dense = [layer for layer in member.layers if isinstance(layer, layers.Dense)]
+        last += [layer for layer in dense[-1:] if layer.units == member.output_shape[-1]]
+    return last
+
+
+def _members(model: keras.Model) -> list[keras.Model]:
+    if not isinstance(model.layers[-1], layers.Average):
+        return [model]
+    return [layer for layer in model.layers if isinstance(layer, keras.Model)]
