@@ -246,8 +246,9 @@ def _write(path: Path, labeled: LabeledFrames) -> None:
 def _read(path: Path) -> LabeledFrames:
     with np.load(path) as stored:
         arrays = dict(stored)
+    columns = arrays["frames"].shape[-1]
     for name in _MASKS:
-        arrays[name] = np.unpackbits(arrays[name], axis=-1, count=COLUMNS).astype(bool)
+        arrays[name] = np.unpackbits(arrays[name], axis=-1, count=columns).astype(bool)
     arrays.setdefault("known", np.full(len(arrays["frames"]), Known.ALL, np.uint8))  # an older cache has none
     return LabeledFrames(**arrays)
 

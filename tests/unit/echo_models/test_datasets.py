@@ -47,6 +47,12 @@ def test_a_cached_set_is_read_again_whole(rendered: LabeledFrames, tmp_path: Pat
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_cached_set_of_another_resolution_is_what_was_rendered(tmp_path: Path) -> None:
+    fine = Plan(seed=3, subjects=1, views=("a4c",), frames_per_clip=1, rows=240, columns=320)
+    first = render(fine, cache=tmp_path)
+    assert render(fine, cache=tmp_path).fingerprint() == first.fingerprint()
+
+
 def test_no_subject_makes_no_frames() -> None:
     with pytest.raises(DatasetError, match="at least one subject"):
         render(Plan(seed=0, subjects=0))
