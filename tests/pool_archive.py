@@ -48,6 +48,12 @@ class StoredFrame:
         return f"bucket={bucket_of(key(self.study))}/{key(self.study)}.parquet"
 
     @property
+    def view(self) -> str:
+        if not self.in_results:
+            return "a5c"
+        return "a4c" if self.is_known else "unknown"
+
+    @property
     def machine(self) -> str:
         return self.manufacturer or "unknown"
 
@@ -103,8 +109,8 @@ def _table_rows(frames: Sequence[StoredFrame]) -> pa.Table:
             "study_key": [key(f.study) for f in frames] + [key(frames[0].study)],
             "instance_key": [key(f.instance) for f in frames] + [key("other")],
             "frame_index": pa.array([f.index for f in frames] + [0], pa.int32()),
-            "view": ["a4c" if f.in_results else "a5c" for f in frames] + ["plax"],
-            "is_known": [f.is_known for f in frames] + [True],
+            "view": [f.view for f in frames] + ["plax"],
+            "is_known": [f.is_known or not f.in_results for f in frames] + [True],
         }
     )
 

@@ -36,12 +36,12 @@ class BucketTables:
     """What the tables say of the studies of a bucket.
 
     Attributes:
-        a4c_frames: [M], S36, sorted: the `frame_ids` of the apical four-chamber frames.
+        frames: [M], S36, sorted: the `frame_ids` of the frames that are apical four chamber or unknown.
         is_known: [M], bool: whether the open-set filter knows them.
         machines: of each study, by its packed key.
     """
 
-    a4c_frames: npt.NDArray[np.bytes_]
+    frames: npt.NDArray[np.bytes_]
     is_known: npt.NDArray[np.bool_]
     machines: Mapping[bytes, str]
 
@@ -68,9 +68,10 @@ def read_tables(results: Path, bucket: str) -> BucketTables:
 def _read_tables(results: Path, bucket: str) -> BucketTables:
     ids, known = [np.empty(0, "S36")], [np.empty(0, bool)]
     for batch in _table_batches(results / "frames", bucket, [*_KEYS, "view", _IS_KNOWN]):
-        of_view = batch.filter(pc.equal(batch.column("view"), A4C))
-        ids.append(_ids(of_view))
-        known.append(_is_known(of_view))
+        is_known = _is_known(batch)
+        wanted = np.asarray(pc.equal(batch.column("view"), A4C)) | ~is_known
+        ids.append(_ids(batch.filter(pa.array(wanted))))
+        known.append(is_known[wanted])
     machines: dict[bytes, str] = {}
     for batch in _table_batches(results / "studies", bucket, ["study_key", "manufacturer"]):
         names = batch.column("manufacturer").to_pylist()
@@ -154,9 +155,9 @@ def _facts(
     held_out: npt.NDArray[np.bytes_],
 ) -> FrameFacts:
     ids = References(rows).frame_ids()
-    found = np.searchsorted(tables.a4c_frames, ids)
-    found[found == len(tables.a4c_frames)] = 0
-    in_results = tables.a4c_frames[found] == ids if len(tables.a4c_frames) else np.zeros(len(ids), bool)
+    found = np.searchsorted(tables.frames, ids)
+    found[found == len(tables.frames)] = 0
+    in_results = tables.frames[found] == ids if len(tables.frames) else np.zeros(len(ids), bool)
     return FrameFacts(
         in_results=in_results,
         held_out=np.isin(rows["subject_key"], held_out),

@@ -96,7 +96,7 @@ class FrameFacts:
     """What is known of stored frames beside their references: columns of N.
 
     Attributes:
-        in_results: bool; the frames table calls it apical four chamber.
+        in_results: bool; the frames table calls it apical four chamber, or unknown.
         held_out: bool; its subject judges models.
         known: bool; the open-set filter knows it.
         view_confidence: float32, probability of apical four chamber.

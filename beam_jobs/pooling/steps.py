@@ -14,7 +14,6 @@ from typing import Any, Final, NamedTuple
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
-from apache_beam.coders import Coder, registry
 from apache_beam.pvalue import AsDict, AsIter, AsSingleton, TaggedOutput
 
 from beam_jobs.pool_dataset import MANIFEST_FILE, README_FILE, PoolManifest, Shard
@@ -55,22 +54,6 @@ class Kept(NamedTuple):
 
     frames: beam.PCollection
     dropped: beam.PCollection
-
-
-class _ReferencesCoder(Coder):
-    """Encodes a block of references as `References.to_bytes` does."""
-
-    def encode(self, value: References) -> bytes:
-        return value.to_bytes()
-
-    def decode(self, encoded: bytes) -> References:
-        return References.from_bytes(encoded)
-
-    def is_deterministic(self) -> bool:
-        return False  # equal sets of frames in another order of ties; no key
-
-
-registry.register_coder(References, _ReferencesCoder)
 
 
 @dataclass
@@ -120,9 +103,9 @@ class ApplyRules(beam.PTransform):
 
     def expand(self, elements: beam.PCollection) -> Kept:
         """Take a PCollection of what the function takes."""
-        applied = elements | beam.ParDo(_ApplyRulesFn(self._function), *self._sides).with_output_types(
-            References
-        ).with_outputs(_DROPPED, main=_KEPT)
+        applied = elements | beam.ParDo(_ApplyRulesFn(self._function), *self._sides).with_outputs(
+            _DROPPED, main=_KEPT
+        )
         return Kept(applied[_KEPT], applied[_DROPPED])
 
 
@@ -148,9 +131,9 @@ class RegroupFrames(beam.PTransform):
         """Take and give a PCollection of `References`."""
         return (
             frames
-            | "Part" >> beam.FlatMap(_by_part, self.key).with_output_types(tuple[int, References])
+            | "Part" >> beam.FlatMap(_by_part, self.key)
             | beam.GroupByKey()
-            | "Join" >> beam.MapTuple(lambda _, blocks: References.join(blocks)).with_output_types(References)
+            | "Join" >> beam.MapTuple(lambda _, blocks: References.join(blocks))
         )
 
 
@@ -189,13 +172,13 @@ class KeepDistinct(beam.PTransform):
         """Take a PCollection of `References`."""
         repeated = (
             frames
-            | "Heads" >> beam.FlatMap(_digest_heads).with_output_types(tuple[int, bytes])
+            | "Heads" >> beam.FlatMap(_digest_heads)
             | "HeadsByPart" >> beam.GroupByKey()
             | "Repeated" >> beam.MapTuple(_repeated_heads)
         )
-        split = frames | "Split" >> beam.ParDo(_SplitRepeated(), AsIter(repeated)).with_output_types(
-            References
-        ).with_outputs(_REPEATED, main=_ALONE)
+        split = frames | "Split" >> beam.ParDo(_SplitRepeated(), AsIter(repeated)).with_outputs(
+            _REPEATED, main=_ALONE
+        )
         winners = split[_REPEATED] | RegroupFrames("pixel_digest") | ApplyRules(_distinct)
         return Kept((split[_ALONE], winners.frames) | beam.Flatten(), winners.dropped)
 
@@ -268,7 +251,7 @@ class WriteShards(beam.PTransform):
         )
         return (
             frames
-            | "ByShard" >> beam.FlatMap(_by_shard, shards).with_output_types(tuple[int, References])
+            | "ByShard" >> beam.FlatMap(_by_shard, shards)
             | beam.GroupByKey()
             | "Write" >> beam.Map(partial(_write_shard, self.stored, self.destination), shards)
         )
