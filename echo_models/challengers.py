@@ -244,5 +244,5 @@ def _together(labeled: _Batch, unlabeled: _Batch) -> _Batch:
 
     Weights are 1 / N of each half, so that the weighted sum of losses is the sum of the two means.
     """
-    frames, labels, weights = (np.concatenate(pair) for pair in zip(labeled, unlabeled, strict=True))
-    return frames, labels, weights
+    (ours, labels, even), (theirs, answers, sure) = labeled, unlabeled
+    return np.concatenate([ours, theirs]), np.concatenate([labels, answers]), np.concatenate([even, sure])

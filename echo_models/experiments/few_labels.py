@@ -5,7 +5,7 @@ subjects of both.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,33 +14,19 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from echo_models.augment import Augmentation
-from echo_models.challengers import CHALLENGERS, train_challenger
-from echo_models.checkpoints import Log
+from echo_models.challengers import CHALLENGERS
 from echo_models.datasets import Examples, LabeledFrames, Plan, render
 from echo_models.evaluation import measure_classes
 from echo_models.experiments.code import code_of
+from echo_models.experiments.methods import AUGMENTATION, Frames, Labels, learn
 from echo_models.experiments.runs import Exam, Facts, Result, Shelf, Stopwatch, measure
 from echo_models.fitting import OnStep, predict
-from echo_models.gan import GanOptions, GanSchedule, train_gan
+from echo_models.gan import GanSchedule
 from echo_models.networks import PRESETS, Preset
 from echo_models.preprocessing import apply_mask, shrink
 
-Frames = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
-
-GAN: Final = "gan"
-METHODS: Final[Mapping[str, str]] = {
-    **{challenger.name: challenger.title for challenger in CHALLENGERS.values()},
-    GAN: "semi-supervised GAN",
-}
-"""Titles of the methods, by name."""
-
 THERE: Final = "there_"
 """Before the names of metrics on the archive's site."""
-
-AUGMENTATION: Final = Augmentation(jitter=0.5)
-"""The paper's movement, and half of the changes of grey that the supervised networks train with."""
 
 # At 28 x 28 with three blocks a GAN step costs a tenth of a CPU second, at 110 x 110 two: minutes hold the
 # hundreds of steps that a generator needs. Less dropout, since it is narrow.
@@ -276,67 +262,9 @@ def set_up(
     )
 
 
-def learn(
-    method: str,
-    labeled: Frames,
-    labels: Labels,
-    unlabeled: Frames,
-    *,
-    ensemble: int,
-    **others: Any,
-) -> tuple[keras.Model, Log]:
-    """Train by one method.
-
-    Args:
-        method: one of `METHODS`.
-        labeled: [L, H, W], uint8.
-        labels: [L], int64.
-        unlabeled: [M, H, W], uint8.
-        ensemble: members.
-        others: what `train_gan` and `train_challenger` both take.
-
-    Returns:
-        the classifier and the log of its training.
-    """
-    if method == GAN:
-        options = GanOptions(augmentation=AUGMENTATION, ensemble=ensemble)
-        gan = train_gan(labeled, labels, unlabeled, options=options, **others)
-        return gan.classifier, gan.log
-    trained = train_challenger(
-        CHALLENGERS[method],
-        labeled,
-        labels,
-        unlabeled,
-        augmentation=AUGMENTATION,
-        ensemble=ensemble,
-        **others,
-    )
-    return trained.classifier, trained.log
-
-
 def measure_there(classifier: keras.Model, exam: Exam) -> dict[str, Any]:
     """Measure a classifier at the archive's site: metrics by `THERE` and their name."""
     predicted = predict(classifier, exam.test).argmax(axis=1)
     truth = np.asarray(exam.test.targets, np.int64)
     metrics = measure_classes(truth, predicted, exam.subjects, exam.classes)
     return {THERE + name: interval for name, interval in metrics.items()}
-
-
-def draw_labels(labels: Labels, count: int | None, seed: int) -> npt.NDArray[np.intp]:
-    """Choose whose labels are known: `count` of each class, all where there are fewer.
-
-    A smaller draw of one seed is part of a larger one.
-
-    Args:
-        labels: [N], int64.
-        count: of each class; None for all.
-        seed: of the draw.
-
-    Returns:
-        indices, sorted.
-    """
-    rng = np.random.default_rng((seed, 0x1ABE15))
-    chosen: Sequence[npt.NDArray[np.intp]] = [
-        rng.permutation(np.nonzero(labels == label)[0])[:count] for label in np.unique(labels)
-    ]
-    return np.sort(np.concatenate(chosen))

@@ -7,31 +7,33 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from PIL import Image, ImageDraw
 
-from echo_models.errors import TrainingError
-from echo_models.experiments.few_labels import GAN, METHODS, THERE
+from echo_models.experiments.few_labels import THERE
+from echo_models.experiments.few_labels_page import (
+    COLOURS,
+    best_of,
+    cell,
+    errors_of,
+    exams_of,
+    figure_of,
+    heads_of,
+    opened,
+    picture_of,
+    row_of,
+    write_page,
+)
 from echo_models.experiments.labels import ALL
-from echo_models.experiments.report import copy_results, provenance
-from echo_models.experiments.results import Result, read_results
+from echo_models.experiments.methods import GAN, METHODS
+from echo_models.experiments.results import Result
 from echo_models.experiments.sites import ORACLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-_COLOURS: Final = dict(zip(METHODS, ("#222222", "#228833", "#4477aa", "#cc3311"), strict=True))
 _PAPER: Final = {"1": 16, "5": 28, "15": 43, "30": 51, "90": 65, "270": 78, "810": 82, ALL: 88}
 """Test accuracy of the paper's GAN, %, on frames that nobody else has (paper, Table 4)."""
 
 _EPOCHS_SHOWN: Final = (1, 2, 3, 4, 13)
 """Of the generated frames, and the last (paper, Fig. 10)."""
-
-_FAIR: Final = """\
-Every method has the same network, frames in the same order, augmentation, batch size, optimizer and number of
-steps. Nothing was chosen by a test frame, and training ends where its schedule does."""
-_CAPTION: Final = "Synthetic frames of the phantom; 95 % intervals by bootstrap over test subjects."
-_LIMITS: Final = """\
-Intervals are those of the test subjects alone: another draw of labels or of first weights (`--seed`) moves
-the numbers too. Nothing here says how well it does on a patient."""
 
 
 def write_labels_report(folder: Path, into: Path | None = None, *, command: str) -> Path:
@@ -48,33 +50,35 @@ def write_labels_report(folder: Path, into: Path | None = None, *, command: str)
     Raises:
         TrainingError: if the folder has no results.
     """
-    results, into = _opened(folder, into)
+    results, into = opened(folder, into)
     by_arm = {result.arm: result for result in results}
     counts = sorted({result.arm.rpartition("_")[2] for result in results}, key=_count)
     picture = into / "labels.png"
-    figure = _figure(9.5, 3.8)
+    figure = figure_of(9.5, 3.8)
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, (prefix, where) in zip(panels, _exams(results[0]), strict=True):
+    for axes, (prefix, where) in zip(panels, exams_of(results[0]), strict=True):
         _draw_curves(axes, by_arm, counts, prefix)
         axes.set_title(f"test frames of {where}", fontsize=9)
     panels[0].set_ylabel("accuracy, synthetic frames")
     panels[0].legend(fontsize=7)
     figure.savefig(picture, dpi=120)
     lines = []
-    for prefix, where in _exams(results[0]):
+    for prefix, where in exams_of(results[0]):
         heads = [*METHODS.values(), *([] if prefix else ["the paper's GAN, its own frames"])]
-        lines += [f"## Accuracy on {where}", "", *_heads(["labels a class", *heads])]
+        lines += [f"## Accuracy on {where}", "", *heads_of(["labels a class", *heads])]
         for count in counts:
             cells = [
-                _cell(by_arm.get(f"{method}_{count}"), f"{prefix}accuracy", best)
-                for best in [_best([by_arm.get(f"{method}_{count}") for method in METHODS], prefix)]
+                cell(by_arm.get(f"{method}_{count}"), f"{prefix}accuracy", best)
+                for best in [best_of([by_arm.get(f"{method}_{count}") for method in METHODS], prefix)]
                 for method in METHODS
             ]
             cells += [] if prefix else [f"{_PAPER[count] / 100:.2f}"]
-            lines.append(_row([count, *cells]))
+            lines.append(row_of([count, *cells]))
         lines.append("")
     title = "How many labels a class it takes to name views (paper, Table 4 and Fig. 8)"
-    return _write(into, title, results, command, [_picture(picture, "Accuracy by labels a class"), *lines])
+    return write_page(
+        into, title, results, command, [picture_of(picture, "Accuracy by labels a class"), *lines]
+    )
 
 
 def write_lvh_gan_report(folder: Path, into: Path | None = None, *, command: str) -> Path:
@@ -91,22 +95,23 @@ def write_lvh_gan_report(folder: Path, into: Path | None = None, *, command: str
     Raises:
         TrainingError: if the folder has no results.
     """
-    results, into = _opened(folder, into)
+    results, into = opened(folder, into)
     names = ("accuracy", "f1", "sensitivity", "specificity", f"{THERE}accuracy", f"{THERE}f1")
-    (_, home), (_, there) = _exams(results[0])
-    lines = _heads(["method", *names[:4], f"accuracy on {there}", f"F1 on {there}", "s an epoch"])
-    for result in sorted(results, key=lambda result: list(METHODS).index(result.arm)):
+    (_, home), (_, there) = exams_of(results[0])
+    lines = heads_of(["method", *names[:4], f"accuracy on {there}", f"F1 on {there}", "s an epoch"])
+    results.sort(key=lambda result: list(METHODS).index(result.arm))
+    for result in results:
         seconds = "-" if result.seconds_per_epoch is None else f"{result.seconds_per_epoch:.1f}"
-        lines.append(_row([result.title, *(_cell(result, name) for name in names), seconds]))
+        lines.append(row_of([result.title, *(cell(result, name) for name in names), seconds]))
     curves = into / "lvh-gan.png"
     _draw_epochs(results, curves)
     blocks = [f"Measured on {home} unless a column says otherwise.", "", *lines, ""]
-    blocks += [_picture(curves, f"Accuracy and F1 by epoch and member, on {home}"), ""]
+    blocks += [picture_of(curves, f"Accuracy and F1 by epoch and member, on {home}"), ""]
     gan = next((result for result in results if result.arm == GAN), None)
     if gan is not None:
         blocks += [*_confusion(gan), *_generated(folder, gan, into / "lvh-gan-generated.png")]
     title = "Hypertrophy with unlabeled frames (paper, Fig. 9 and 10)"
-    return _write(into, title, results, command, blocks)
+    return write_page(into, title, results, command, blocks)
 
 
 def write_sites_report(folder: Path, into: Path | None = None, *, command: str) -> Path:
@@ -123,128 +128,46 @@ def write_sites_report(folder: Path, into: Path | None = None, *, command: str) 
     Raises:
         TrainingError: if the folder has no results.
     """
-    results, into = _opened(folder, into)
+    results, into = opened(folder, into)
     sites = list(dict.fromkeys(result.data["plan"]["archive_site"] for result in results))
     arms = [*METHODS, ORACLE]
     by_arm = {result.arm: result for result in results}
     picture = into / "sites.png"
-    figure = _figure(9.5, 3.4)
+    figure = figure_of(9.5, 3.4)
     axes = figure.subplots()
     for number, arm in enumerate(arms):
         shown = [
             (place, by_arm[key]) for place, site in enumerate(sites) if (key := f"{site}_{arm}") in by_arm
         ]
         places = np.array([place for place, _ in shown]) + (number - 2) * 0.16
-        values, errors = _errors([result for _, result in shown], f"{THERE}accuracy")
+        values, errors = errors_of([result for _, result in shown], f"{THERE}accuracy")
         label = METHODS.get(arm, "labels of the site itself")
-        axes.bar(
-            places, values, 0.15, yerr=errors, capsize=2, color=_COLOURS.get(arm, "#bbbbbb"), label=label
-        )
+        axes.bar(places, values, 0.15, yerr=errors, capsize=2, color=COLOURS.get(arm, "#bbbbbb"), label=label)
     axes.set_xticks(range(len(sites)), sites)
     axes.set_ylim(0, 1)
     axes.set_ylabel("accuracy at the site, synthetic")
     axes.legend(fontsize=7, ncols=3)
     figure.savefig(picture, dpi=120)
-    lines = [_picture(picture, "Accuracy at each site"), ""]
-    lines += _heads(["site", "method", "accuracy there", "balanced accuracy there", "accuracy at home"])
+    lines = [picture_of(picture, "Accuracy at each site"), ""]
+    lines += heads_of(["site", "method", "accuracy there", "balanced accuracy there", "accuracy at home"])
     for site in sites:
         of_site = [by_arm[key] for arm in arms if (key := f"{site}_{arm}") in by_arm]
         adapted = [result for result in of_site if not result.arm.endswith(ORACLE)]
         for result in of_site:
             title = result.title.partition(": ")[2]
-            best = _best(adapted, THERE)
-            cells = [_cell(result, f"{THERE}accuracy", best), _cell(result, f"{THERE}balanced_accuracy")]
-            lines.append(_row([site, title, *cells, _cell(result, "accuracy")]))
+            best = best_of(adapted, THERE)
+            cells = [cell(result, f"{THERE}accuracy", best), cell(result, f"{THERE}balanced_accuracy")]
+            lines.append(row_of([site, title, *cells, cell(result, "accuracy")]))
     title = "What a site gains from its own unlabeled frames"
-    return _write(into, title, results, command, [*lines, ""])
-
-
-def _opened(folder: Path, into: Path | None) -> tuple[list[Result], Path]:
-    results = read_results(folder)
-    if not results:
-        raise TrainingError(f"{folder} must hold results of `echobeam experiment`; it has none")
-    into = into or folder / "report"
-    copy_results(folder, into / results[0].experiment)
-    return results, into
-
-
-def _write(into: Path, title: str, results: Sequence[Result], command: str, blocks: Sequence[str]) -> Path:
-    first = results[0]
-    page = into / f"{first.experiment}.md"
-    head = [f"# {title}", "", *provenance(first, command), *_frames_of(results), "", _FAIR, "", _LIMITS, ""]
-    page.write_text("\n".join([*head, *blocks]).rstrip() + "\n", encoding="utf-8")
-    return page
-
-
-def _frames_of(results: Sequence[Result]) -> list[str]:
-    """Say whose frames were used; the sites of several archives are in the table."""
-    data = results[0].data
-    frames, plan = data["frames"], data["plan"]
-    sites = dict.fromkeys(f"`{result.data['plan']['archive_site']}`" for result in results)
-    return [
-        (
-            f"Data: synthetic frames of phantom subjects, nobody in two sets: {frames['labeled']} frames of "
-            f"{plan['labeled']} subjects of the site `{plan['site']}` have labels to draw from, "
-            f"{frames['archive']} of {plan['archive']} subjects of {' or '.join(sites)} "
-            f"have none, and {frames['home']} of {plan['test']} others are the test, scanned at either site. "
-            f"Network: {first_words(results[0])}."
-        )
-    ]
-
-
-def first_words(result: Result) -> str:
-    """Say how large the network is and how long it learned."""
-    members = max((int(entry.get("member", 1)) for entry in result.log), default=1)
-    epochs = result.epochs // members
-    each = f"{members} members of " if members > 1 else ""
-    return f"{each}{result.parameters // members:,} parameters, {epochs} epochs each"
-
-
-def _exams(result: Result) -> tuple[tuple[str, str], tuple[str, str]]:
-    """Give the prefix and the words of each exam."""
-    plan = result.data["plan"]
-    return ("", f"the labeled site (`{plan['site']}`)"), (
-        THERE,
-        f"the archive's site (`{plan['archive_site']}`)",
-    )
-
-
-def _count(shown: str) -> float:
-    return float("inf") if shown == ALL else float(shown)
-
-
-def _best(results: Sequence[Result | None], prefix: str) -> float:
-    return max(result.metrics[f"{prefix}accuracy"].value for result in results if result is not None)
-
-
-def _cell(result: Result | None, name: str, best: float | None = None) -> str:
-    """Give a value with its interval, in bold if it is the best."""
-    if result is None or name not in result.metrics:
-        return "-"
-    interval = result.metrics[name]
-    value = f"{interval.value:.2f}"
-    value = f"**{value}**" if interval.value == best else value
-    return f"{value} ({interval.low:.2f} to {interval.high:.2f})"
-
-
-def _heads(names: Sequence[str]) -> list[str]:
-    return [_row([name.replace("_", " ") for name in names]), "|" + "---|" * len(names)]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _picture(path: Path, what: str) -> str:
-    return f"![{what}]({path.name})\n\n{what}. {_CAPTION}\n"
+    return write_page(into, title, results, command, [*lines, ""])
 
 
 def _confusion(result: Result) -> list[str]:
     """Give the confusion matrix of the ensemble (paper, Fig. 9)."""
     lines = [f"Confusion of the {result.title}, rows are true classes:", ""]
-    lines += _heads(["", *result.classes])
+    lines += heads_of(["", *result.classes])
     lines += [
-        _row([name, *map(str, row)]) for name, row in zip(result.classes, result.confusion, strict=True)
+        row_of([name, *map(str, row)]) for name, row in zip(result.classes, result.confusion, strict=True)
     ]
     return [*lines, ""]
 
@@ -276,19 +199,23 @@ def _generated(folder: Path, gan: Result, path: Path) -> list[str]:
     ]
 
 
+def _count(shown: str) -> float:
+    return float("inf") if shown == ALL else float(shown)
+
+
 def _draw_curves(axes: "Axes", by_arm: Mapping[str, Result], counts: Sequence[str], prefix: str) -> None:
     for method, title in METHODS.items():
         places = [place for place, count in enumerate(counts) if f"{method}_{count}" in by_arm]
         results = [by_arm[f"{method}_{counts[place]}"] for place in places]
-        values, errors = _errors(results, f"{prefix}accuracy")
-        axes.errorbar(places, values, errors, fmt="o-", color=_COLOURS[method], label=title, ms=3, capsize=2)
+        values, errors = errors_of(results, f"{prefix}accuracy")
+        axes.errorbar(places, values, errors, fmt="o-", color=COLOURS[method], label=title, ms=3, capsize=2)
     axes.set_xticks(range(len(counts)), counts)
     axes.set_xlabel("labels a class")
     axes.set_ylim(0, 1)
 
 
 def _draw_epochs(results: Sequence[Result], path: Path) -> None:
-    figure = _figure(9.5, 3.4)
+    figure = figure_of(9.5, 3.4)
     for axes, (name, label) in zip(
         figure.subplots(1, 2, sharey=True), {"accuracy": "accuracy", "f1": "F1"}.items(), strict=True
     ):
@@ -300,7 +227,7 @@ def _draw_epochs(results: Sequence[Result], path: Path) -> None:
                 axes.plot(
                     [entry["epoch"] for entry in entries],
                     [entry[name] for entry in entries],
-                    color=_COLOURS[result.arm],
+                    color=COLOURS[result.arm],
                     linewidth=1,
                     label=result.title if member == 1 else None,
                 )
@@ -309,17 +236,3 @@ def _draw_epochs(results: Sequence[Result], path: Path) -> None:
         axes.set_ylim(0, 1)
         axes.legend(fontsize=7)
     figure.savefig(path, dpi=120)
-
-
-def _errors(results: Sequence[Result], name: str) -> tuple[Any, Any]:
-    """Give values [N] and the distances [2, N] to the ends of their intervals."""
-    intervals = [result.metrics[name] for result in results]
-    values = np.array([interval.value for interval in intervals])
-    ends = np.array([[interval.low for interval in intervals], [interval.high for interval in intervals]])
-    return values, np.clip([values - ends[0], ends[1] - values], 0, None)
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and only reports draw
-
-    return Figure(figsize=(width, height), layout="constrained")

@@ -9,15 +9,14 @@ import numpy as np
 
 from echo_models.datasets import Plan
 from echo_models.experiments.few_labels import (
-    METHODS,
     QUICK,
     TOY,
     Budget,
     People,
     Question,
-    draw_labels,
     set_up,
 )
+from echo_models.experiments.methods import METHODS, draw_labels
 from echo_models.fitting import OnStep
 from echo_models.gan import GAN_SCHEDULES, GanSchedule
 from echo_models.networks import PRESETS

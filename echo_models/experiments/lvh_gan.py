@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from echo_models.datasets import Plan
-from echo_models.experiments.few_labels import METHODS, QUICK, TOY, Budget, People, Question, set_up
+from echo_models.experiments.few_labels import QUICK, TOY, Budget, People, Question, set_up
+from echo_models.experiments.methods import METHODS
 from echo_models.fitting import OnStep
 from echo_models.gan import GAN_SCHEDULES, GanSchedule
 from echo_models.networks import PRESETS

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from echo_models.challengers import SUPERVISED
-from echo_models.experiments.few_labels import METHODS, QUICK, TOY, Budget, People, set_up
+from echo_models.experiments.few_labels import QUICK, TOY, Budget, People, set_up
 from echo_models.experiments.labels import QUESTION
+from echo_models.experiments.methods import METHODS
 from echo_models.fitting import OnStep
 from echo_models.gan import GAN_SCHEDULES, GanSchedule
 from echo_models.networks import PRESETS

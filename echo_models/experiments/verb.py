@@ -173,11 +173,12 @@ def _with_few_labels(name: str) -> tuple[Callable[..., None], Callable[..., Path
     from echo_models.experiments.lvh_gan import compare_hypertrophy_methods  # noqa: PLC0415
     from echo_models.experiments.sites import adapt_to_sites  # noqa: PLC0415
 
-    return {
+    found: dict[str, tuple[Callable[..., None], Callable[..., Path]]] = {
         "labels": (compare_label_counts, reports.write_labels_report),
         "lvh-gan": (compare_hypertrophy_methods, reports.write_lvh_gan_report),
         "sites": (adapt_to_sites, reports.write_sites_report),
-    }[name]
+    }
+    return found[name]
 
 
 def _bundle(root: Path, task: str, preset: str | None = None) -> "Bundle":

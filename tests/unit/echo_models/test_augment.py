@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import numpy as np
 
-from echo_models.augment import Augmentation, disturb_masks, jitter, move
+from echo_models.augment import Augmentation, change, cut_out, disturb_masks, jitter, move
 
 
 def square() -> np.ndarray:
@@ -57,3 +59,22 @@ def test_masks_grow_shrink_and_open() -> None:
     whole = opened.all(axis=(1, 2))
     assert 0 < whole.sum() < 20
     assert np.array_equal(opened[~whole], masks[~whole])
+
+
+def test_a_square_is_cut_out_whole() -> None:
+    frames = np.full((30, 40, 60), 200, np.uint8)
+    blanked = cut_out(frames, 0.25, np.random.default_rng(0))
+    for frame in blanked:
+        rows, columns = np.nonzero(frame == 0)
+        assert len(rows) == 10 * 10
+        assert np.ptp(rows) == np.ptp(columns) == 9
+    assert len({frame.tobytes() for frame in blanked}) > 20
+    assert (frames == 200).all()
+
+
+def test_frames_without_masks_are_changed_as_asked_and_no_more() -> None:
+    rng = np.random.default_rng(0)
+    still = Augmentation(rotation_degrees=0, shift_ratio=0)
+    assert np.array_equal(change(square(), still, rng), square())
+    for one in ({"rotation_degrees": 10}, {"shift_ratio": 0.1}, {"jitter": 1.0}, {"cutout_ratio": 0.5}):
+        assert not np.array_equal(change(square(), replace(still, **one), rng), square())
