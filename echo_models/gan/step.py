@@ -101,7 +101,7 @@ class SemiSupervisedGan(keras.Model):
         """
         of_labeled = self.discriminator(labeled, training=True)
         of_unlabeled = self.discriminator(unlabeled, training=True)
-        of_generated = self.discriminator(generated, training=True)
+        of_generated = self._pass_generated(generated)
         return {
             "supervised": supervised_loss(labels, of_labeled["logits"]),
             "unsupervised": real_loss(of_unlabeled["real_logit"]),
@@ -112,9 +112,21 @@ class SemiSupervisedGan(keras.Model):
 
     def generator_loss(self, noise: keras.KerasTensor, unlabeled: keras.KerasTensor) -> keras.KerasTensor:
         """Compare the features of generated and of unlabeled frames (feature matching)."""
-        of_generated = self.discriminator(self.generator(noise, training=True), training=True)
+        of_generated = self._pass_generated(self.generator(noise, training=True))
         of_unlabeled = self.discriminator(unlabeled, training=True)
         return feature_matching_loss(of_generated["features"], of_unlabeled["features"])
+
+    def _pass_generated(self, generated: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+        """Pass generated frames through the discriminator, and leave no mark on its running averages.
+
+        Its batch normalisation uses them in inference, where every frame is a real one.
+        """
+        averages = self.discriminator.non_trainable_weights
+        before = [ops.convert_to_tensor(average) for average in averages]
+        outputs: dict[str, keras.KerasTensor] = self.discriminator(generated, training=True)
+        for average, value in zip(averages, before, strict=True):
+            average.assign(value)
+        return outputs
 
     def train_step(self, *arguments: Any) -> Any:
         """Learn from one batch: one step of the discriminator, then one of the generator."""
