@@ -5,6 +5,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge, pushadd_to_gateway
 
+from echo_models.gate import Decision
+
 JOB: Final = "echobeam-retrain"
 PUSH_TIMEOUT_S: Final = 10.0
 
@@ -15,12 +17,16 @@ class RetrainMetrics:
     What a run does not know it does not push, so the gateway keeps what the last run that knew it
     said: a failed night leaves the time of the last success.
 
+    Args:
+        task: of the model; each task's metrics have a group of their own at the gateway, with this label.
+
     Attributes:
         registry: holds the metrics that were set.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, task: str = "lvh") -> None:
         self.registry = CollectorRegistry()
+        self._task = task
         self._decision = Gauge(
             "echobeam_retrain_decision",
             "1 for what the last run decided, 0 for what it did not.",
@@ -51,6 +57,18 @@ class RetrainMetrics:
             "echobeam_retrain_accuracy_ratio",
             "Accuracy on the fixed labeled set, of the model in production before and of the new one.",
             ["model"],
+            registry=None,
+        )
+        self._check = Gauge(
+            "echobeam_retrain_gate_check",
+            "1 for what the new model of the last run satisfied of the gate, 0 for what it did not.",
+            ["check"],
+            registry=None,
+        )
+        self._number = Gauge(
+            "echobeam_retrain_gate_ratio",
+            "The numbers the gate decided by in the last run, as the history of the registry names them.",
+            ["number"],
             registry=None,
         )
 
@@ -88,13 +106,23 @@ class RetrainMetrics:
             self._accuracy.labels("production").set(production)
         self._tell(self._accuracy)
 
+    def decided(self, decision: Decision) -> None:
+        """Say what the gate asked, and the numbers it decided by."""
+        for check in decision.checks:
+            self._check.labels(check.name).set(check.passed)
+        for name, value in decision.numbers.items():
+            if name != "n":
+                self._number.labels(name).set(value)
+        self._tell(self._check, self._number)
+
     def push(self, url: str) -> None:
         """Send what was set; metrics that were not set stay as they are at the gateway.
 
         Raises:
             OSError: the gateway cannot be reached or refuses.
         """
-        pushadd_to_gateway(url, job=JOB, registry=self.registry, timeout=PUSH_TIMEOUT_S)
+        grouping = {"task": self._task}
+        pushadd_to_gateway(url, JOB, self.registry, grouping_key=grouping, timeout=PUSH_TIMEOUT_S)
 
     def _tell(self, *metrics: Gauge) -> None:
         for metric in metrics:

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from echo_models.evaluation import LEVEL, balanced_accuracy_of, confusion_matrix, draw_subjects
+from echo_models.evaluation import (
+    LEVEL,
+    balanced_accuracy_of,
+    calibration_error_of,
+    confusion_matrix,
+    draw_subjects,
+)
 
 Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float32]
@@ -26,7 +32,7 @@ class GateRule:
         floor: least balanced accuracy, whatever is in production.
         class_floor: least share of each class that is found.
         margin: how much worse than production the lower end of the interval may be.
-        max_calibration_error: most that confidence and accuracy may differ, see `calibration_error`.
+        max_calibration_error: most that confidence and share right may lie apart, on average.
         resamples: draws of subjects.
         seed: of the draws.
     """
@@ -137,28 +143,6 @@ def refuse(finding: str) -> Decision:
     return Decision((Check("bundle", passed=False, finding=finding),))
 
 
-def calibration_error(labels: Labels, probabilities: Probabilities, *, bins: int = 10) -> float:
-    """Give how far confidence and accuracy are apart: the expected calibration error.
-
-    Frames are ordered by the probability of the class that is named, and cut into bins of equal size; the
-    absolute differences of mean confidence and accuracy are averaged (Nguyen & O'Connor, EMNLP 2015).
-
-    Args:
-        labels: [N], int64.
-        probabilities: [N, K], float32.
-        bins: at most.
-
-    Returns:
-        0 to 1; 0 if of frames named with 0.8, 0.8 are right.
-    """
-    confidences = probabilities.max(axis=1)
-    order = np.argsort(confidences, kind="stable")
-    right = probabilities.argmax(axis=1) == labels
-    parts = np.array_split(order, min(bins, len(order)))
-    gaps = [abs(float(right[part].mean() - confidences[part].mean())) for part in parts]
-    return float(np.average(gaps, weights=[len(part) for part in parts]))
-
-
 def by_class(probabilities: Probabilities) -> Probabilities:
     """Give a column for each class also where only the second of two was given: [N, K]."""
     if probabilities.ndim == 1:
@@ -189,7 +173,7 @@ def _check_classes(labels: Labels, ours: Probabilities, names: Sequence[str], ru
 
 
 def _check_calibration(labels: Labels, ours: Probabilities, rule: GateRule) -> Check:
-    error = calibration_error(labels, ours)
+    error = _calibration_error(labels, ours)
     passed = error <= rule.max_calibration_error
     return Check(
         "calibration",
@@ -221,7 +205,7 @@ def _check_production(
             "margin": rule.margin,
             "difference_low": low,
             "difference_high": high,
-            "production_calibration_error": calibration_error(labels, theirs),
+            "production_calibration_error": _calibration_error(labels, theirs),
         },
     )
 
@@ -231,3 +215,8 @@ def _score(
 ) -> float:
     predicted = probabilities.argmax(axis=1)
     return balanced_accuracy_of(confusion_matrix(labels, predicted, probabilities.shape[1], weights))
+
+
+def _calibration_error(labels: Labels, probabilities: Probabilities) -> float:
+    right = probabilities.argmax(axis=1) == labels
+    return calibration_error_of(probabilities.max(axis=1).astype(np.float64), right, np.ones(len(labels)))

@@ -8,7 +8,8 @@ refused; 4 another run holds the lock.
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,15 +19,15 @@ import click
 if TYPE_CHECKING:
     from beam_jobs.pool_dataset import PoolManifest
     from beam_jobs.retrain import Night
-    from echo_models.fitting import OnStep, Step
     from echo_models.manifest import Interval
 
 _FAILED: Final = 1
 _REFUSED: Final = 2
 _BUSY: Final = 4
+_LOOK_EVERY_S: Final = 0.5
 
 
-@click.command(epilog="\b\nExample:\n  echobeam retrain --root ./echobeam-data --epochs 6 --json")
+@click.command(epilog="\b\nExample:\n  echobeam retrain --root ./echobeam-data --task lvh --epochs 6 --json")
 @click.option(
     "--root",
     type=click.Path(file_okay=False, path_type=Path),
@@ -35,6 +36,7 @@ _BUSY: Final = 4
     envvar="ECHOBEAM_ROOT",
     help="Folder with configuration, ledger, spool, results and models.",
 )
+@click.option("--task", type=click.Choice(["lvh", "view"]), help="What the model is for.  [default: lvh]")
 @click.option(
     "--seed", type=click.IntRange(0), help="Seed of labeled frames, weights and order.  [default: 0]"
 )
@@ -57,9 +59,13 @@ _BUSY: Final = 4
 def retrain(root: Path, *, as_json: bool, quiet: bool, **overrides: Any) -> None:
     """Build the pool, retrain the GAN on it, and promote it only if it is better.
 
-    The pool are the archive's own apical four-chamber frames. The new model and the one in production
-    are judged on the same fixed set of labeled phantom frames; a worse one stays out, and the reason is
-    in its history. The next batch of the worker uses a promoted one.
+    Labels are the phantom's, the pool is of the archive's own frames: apical four-chamber ones that the
+    worker stored to tell hypertrophy (lvh), frames of the archive of de-identified DICOM to name views
+    (view). The new model and the one in production are judged on the same fixed set of labeled phantom
+    frames; a worse one stays out, and the reason is in its history. The next batch of the worker uses a
+    promoted one.
+
+    It may be killed at any moment; started again within a day, it goes on where it was.
 
     The default is a toy budget: about 90 seconds on two cores for an archive of a few studies. For a
     real one set training_steps and labeled_subjects in [retrain].
@@ -87,8 +93,8 @@ def retrain(root: Path, *, as_json: bool, quiet: bool, **overrides: Any) -> None
     from echo_models.errors import ModelsError
 
     try:
-        with _progress(shown=not quiet and sys.stderr.isatty()) as on_step:
-            night = job.retrain(settings, on_step=on_step)
+        with _progress(job.workplace_of(settings), shown=not quiet and sys.stderr.isatty()):
+            night = job.retrain(settings)
     except job.RetrainBusyError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(_BUSY)
@@ -127,7 +133,9 @@ def _night_document(night: "Night") -> dict[str, Any]:
     return {
         "decision": night.outcome,
         "reason": verdict.decision.reason,
-        "numbers": dict(verdict.decision.numbers),
+        "checks": {check.name: check.passed for check in verdict.decision.checks},
+        "numbers": verdict.decision.numbers,
+        "task": night.task,
         "version": night.version,
         "production_before": night.production,
         "candidate": measures(verdict.candidate),
@@ -135,6 +143,7 @@ def _night_document(night: "Night") -> dict[str, Any]:
         "test_fingerprint": night.test_fingerprint,
         "pool": manifest_counts(night.pool),
         "epochs": night.epochs,
+        "pruned": list(night.pruned),
         "duration_s": round(night.duration_s, 1),
     }
 
@@ -144,13 +153,13 @@ def _night_text(night: "Night") -> str:
     lines = [
         _pool_text(night.pool),
         "",
-        f"lvh {night.version}: {decision}",
+        f"{night.task} {night.version}: {decision}",
         f"  {verdict.decision.reason}",
         f"  on the fixed set {night.test_fingerprint[:12]} of synthetic frames; 95 % intervals over subjects",
     ]
-    for name in ("balanced_accuracy", "accuracy", "f1", "specificity", "sensitivity"):
+    for name, measured in verdict.candidate.items():
         before = f"   production {verdict.production[name]}" if name in verdict.production else ""
-        lines.append(f"  {name.replace('_', ' '):18} new {verdict.candidate[name]}{before}")
+        lines.append(f"  {name.replace('_', ' '):18} new {measured}{before}")
     lines.append(f"  {night.epochs} epochs, {night.duration_s:.0f} s in all")
     return "\n".join(lines)
 
@@ -167,26 +176,31 @@ def _pool_text(manifest: "PoolManifest") -> str:
 
 
 @contextmanager
-def _progress(*, shown: bool) -> "Iterator[OnStep | None]":
-    """Show a bar on stderr while the GAN is trained."""
+def _progress(workplace: Path, *, shown: bool) -> Iterator[None]:
+    """Show a bar on stderr while the model is trained, here or elsewhere."""
     if not shown:
-        yield None
+        yield
         return
     from rich.console import Console
     from rich.progress import Progress
 
+    from beam_jobs.nightly.progress import read_progress
+
+    ended = threading.Event()
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("pool", total=None)
-        yield _bar_updater(lambda **update: bar.update(task, **update))
 
+        def look() -> None:
+            while not ended.wait(_LOOK_EVERY_S):
+                at = read_progress(workplace)
+                if at:
+                    text = f"training, epoch {at['epoch']} of {at['epochs']}, loss {at['loss']:.2f}"
+                    bar.update(task, total=float(at["steps"]), completed=float(at["done"]), description=text)
 
-def _bar_updater(update: Callable[..., None]) -> "OnStep":
-    def on_step(step: "Step") -> None:
-        done = (step.epoch - 1) * step.steps + step.step
-        update(
-            total=step.epochs * step.steps,
-            completed=done,
-            description=f"training, epoch {step.epoch} of {step.epochs}, loss {step.loss:.2f}",
-        )
-
-    return on_step
+        watcher = threading.Thread(target=look, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()

@@ -4,8 +4,11 @@ The models in production here are made to be good or bad on the fixed set itself
 has learned its frames by heart, with their labels or with the opposite ones.
 """
 
+import dataclasses
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +16,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from urllib.request import urlopen
 
 import keras
@@ -21,14 +25,25 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from beam_jobs.labeled_sets import CLASSES, TEST_SEED, hypertrophy_labels, masked_frames, render_labeled_sets
+from beam_jobs.labeled_sets import (
+    CLASSES,
+    TEST_SEED,
+    VALIDATION_SEED,
+    labels_of,
+    masked_frames,
+    render_labeled_sets,
+)
 from beam_jobs.model_handlers import HypertrophyModelHandler
-from beam_jobs.retrain import EmptyPoolError, Night, Outcome, RetrainBusyError, retrain
+from beam_jobs.nightly import order as night_order
+from beam_jobs.nightly import pipeline, stages
+from beam_jobs.retrain import EmptyPoolError, Night, Outcome, RetrainBusyError, retrain, workplace_of
 from beam_jobs.retrain_settings import RetrainSettings
 from dicom_listener.settings import load_section
 from echo_models.bundle import load_bundle, write_bundle
 from echo_models.datasets import LabeledFrames
-from echo_models.errors import DatasetError
+from echo_models.errors import DatasetError, NotInRegistryError, TrainingError
+from echo_models.gan import GAN_SCHEDULES
+from echo_models.manifest import MODEL
 from echo_models.preprocessing import to_input
 from echo_models.registry import Registry
 from tests.pool_archive import StoredFrame, write_archive
@@ -41,6 +56,8 @@ TOY: dict[str, Any] = {
     "test_subjects": TEST_SUBJECTS,
     "training_steps": 1,
     "gate_floor": 0.3,
+    "gate_class_floor": 0.0,
+    "gate_max_calibration_error": 1.0,
 }
 """What a test can afford. Its GAN learns nothing: it is neither good nor bad, about one half."""
 
@@ -55,20 +72,20 @@ def eager() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def fixed_set() -> LabeledFrames:
-    return render_labeled_sets(seed=0, train_subjects=4, test_subjects=TEST_SUBJECTS).test
+    return render_labeled_sets("lvh", seed=0, train_subjects=4, test_subjects=TEST_SUBJECTS).test
 
 
 def make_root(root: Path, fixed_set: LabeledFrames, *, knows: str) -> Path:
     """Make a root with an archive, and in production a model that knows the fixed set, or its opposite."""
     write_archive(root, [StoredFrame("s", "t", "i", index, index) for index in range(40)])
-    labels = hypertrophy_labels(fixed_set)
+    labels = labels_of("lvh", fixed_set)
     model = by_heart(masked_frames(fixed_set, "lv"), labels if knows == "truth" else 1 - labels)
     bundle = write_bundle(
         root / "made" / knows,
         model,
         task="lvh",
         version=knows,
-        classes=CLASSES,
+        classes=CLASSES["lvh"],
         mask="lv",
         training={},
         metrics={},
@@ -123,10 +140,16 @@ def test_a_better_model_goes_in_and_the_next_batch_uses_it(tmp_path: Path, fixed
     assert night.verdict.decision.reason in history.reason
     assert dict(history.numbers) == dict(night.verdict.decision.numbers)
     manifest = load_bundle(Registry(root / "models").resolve("lvh")).manifest
-    assert (manifest.mask, manifest.classes) == ("fov", CLASSES)
+    assert (manifest.mask, manifest.classes) == ("fov", CLASSES["lvh"])
     assert manifest.training["pool"]["fingerprint"] == night.pool.fingerprint
     assert manifest.training["test"]["fingerprint"] == night.test_fingerprint == fixed_set.fingerprint()
     assert manifest.metrics["accuracy"] == night.verdict.candidate["accuracy"]
+
+    shutil.rmtree(root / "models" / "lvh" / "gan-0001")
+    with pytest.raises(NotInRegistryError):
+        next_batch.load_model()
+    assert Registry(root / "models").rollback("lvh") == "opposite"
+    assert next_batch.load_model().name == "lvh-opposite"
 
 
 def test_a_worse_model_stays_out_and_the_reason_is_in_the_history(
@@ -144,6 +167,7 @@ def test_a_worse_model_stays_out_and_the_reason_is_in_the_history(
     assert (history.action, history.version) == ("publish", night.version)
     assert "kept out" in history.reason
     assert night.verdict.decision.reason in history.reason
+    assert history.numbers == night.verdict.decision.numbers
 
 
 def test_a_model_that_learned_nothing_stays_below_the_floor(tmp_path: Path, fixed_set: LabeledFrames) -> None:
@@ -180,68 +204,234 @@ def test_training_ends_with_the_epoch_in_which_its_time_is_over(
     tmp_path: Path, fixed_set: LabeledFrames
 ) -> None:
     root = make_root(tmp_path, fixed_set, knows="truth")
-    hours = count(step=3600.0)  # each look at the clock is an hour later
-    night = retrain(
-        settings_of(root, epochs=50, time_budget_s=1.0), preset=TOY_PRESET, clock=lambda: next(hours)
-    )
+    night = a_night(root, epochs=50, time_budget_s=1e-6)
     assert night.epochs == 1
     assert night.version in Registry(root / "models").versions("lvh")
 
 
-KILLED_NIGHT = """
-import os, signal, sys
+def test_a_training_that_runs_away_leaves_production(
+    tmp_path: Path, fixed_set: LabeledFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_root(tmp_path, fixed_set, knows="opposite")
+    wild = dataclasses.replace(GAN_SCHEDULES["small"], learning_rate=1e30)
+    monkeypatch.setattr(stages, "GAN_SCHEDULES", {"small": wild})
+    with pytest.raises(TrainingError, match="smaller learning rate"):
+        a_night(root, epochs=4)
+    registry = Registry(root / "models")
+    assert registry.production("lvh") == "opposite"
+    assert {event.version for event in registry.history("lvh")} & {"gan-0001"} == set()
+
+
+def test_a_bundle_that_is_not_what_was_trained_is_refused(
+    tmp_path: Path, fixed_set: LabeledFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_root(tmp_path, fixed_set, knows="opposite")
+
+    def write_another(folder: Path, model: keras.Model, **others: Any) -> Path:
+        model.set_weights([weight + 0.5 for weight in model.get_weights()])
+        return write_bundle(folder, model, **others)
+
+    monkeypatch.setattr(stages, "write_bundle", write_another)
+    night = a_night(root)
+    assert night.outcome == Outcome.KEPT_OUT
+    assert "differs from what was trained" in night.verdict.decision.reason
+    registry = Registry(root / "models")
+    event = registry.history("lvh")[-1]
+    assert (event.action, event.version) == ("refuse", "gan-0001")
+    assert registry.production("lvh") == "opposite"
+    assert "gan-0001" not in registry.versions("lvh")
+    monkeypatch.undo()
+    assert a_night(root).version == "gan-0002"
+
+
+def test_old_models_and_pools_are_pruned(tmp_path: Path, fixed_set: LabeledFrames) -> None:
+    root = make_root(tmp_path, fixed_set, knows="truth")
+    nights = []
+    for frames in (20, 30, 40):
+        write_archive(root, [StoredFrame("s", "t", "i", index, index) for index in range(frames)])
+        nights.append(a_night(root, epochs=0, keep_models=1, keep_datasets=1))
+    assert [night.pruned for night in nights] == [(), ("gan-0001",), ("gan-0002",)]
+    assert set(Registry(root / "models").versions("lvh")) >= {"truth", "gan-0003"}
+    assert [path.name for path in (root / "pool" / "datasets").iterdir()] == [nights[-1].pool.name]
+
+
+# --- kills and full disks ---------------------------------------------------------------------------
+
+TROUBLE: dict[str, list[str]] = {
+    "pool": ["kill"],
+    "training": ["kill", "full"],
+    "evaluating": ["kill", "full"],
+    "judging": ["kill", "full"],
+    "publishing": ["kill", "full"],
+    "promoting": ["kill", "full"],
+    "promoted": ["kill"],
+}
+"""What happens to one and the same night, one after another."""
+
+TROUBLED_NIGHT = """
+import json, os, resource, signal, sys, traceback
 from pathlib import Path
 from beam_jobs import retrain as job
+from beam_jobs.nightly import stages
 from beam_jobs.retrain_settings import RetrainSettings
 from dicom_listener.settings import load_section
+from echo_models import registry
 from tests.toy import TOY_PRESET
 import tensorflow as tf
 
-tf.config.run_functions_eagerly(True)
+trouble, root, overrides = json.loads(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+places = {
+    "pool": (job, "build_pool"),
+    "training": (stages.ProgressFile, "__call__"),
+    "evaluating": (stages, "check_bundle"),
+    "judging": (stages, "decide"),
+    "publishing": (registry.Registry, "publish"),
+    "promoting": (registry, "_replace_text"),
+    "promoted": (stages, "Night"),
+}
 
-def die(*arguments, **named):
-    os.kill(os.getpid(), signal.SIGKILL)
+def happen(place, what):
+    owner, name = places[place]
+    original = getattr(owner, name)
+    def hit(*arguments, **named):
+        if place == "training" and arguments[1].epoch < 2 or place == "publishing" and "numbers" not in named:
+            return original(*arguments, **named)
+        if what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        return original(*arguments, **named)
+    setattr(owner, name, hit)
 
-where, root, overrides = sys.argv[1], Path(sys.argv[2]), eval(sys.argv[3])
-on_step = die if where == "training" else None
-if where == "judging":
-    job.judge = die
-if where == "promoting":
-    job.Registry.promote = die
-job.retrain(load_section(RetrainSettings, "retrain", root, **overrides), preset=TOY_PRESET, on_step=on_step)
+def night():
+    tf.config.run_functions_eagerly(True)
+    job.retrain(load_section(RetrainSettings, "retrain", root, **overrides), preset=TOY_PRESET)
+
+for place, whats in trouble.items():
+    for what in whats:
+        child = os.fork()
+        if child == 0:
+            try:
+                happen(place, what)
+                night()
+            except OSError as error:
+                os._exit(error.errno)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(99)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        order = root / "run" / "retrain" / "lvh" / "order.json"
+        begun = json.loads(order.read_text())["begun_at"] if order.exists() else None
+        now = registry.Registry(root / "models")
+        print(json.dumps([place, what, status, begun, now.resolve("lvh").name]), flush=True)
+night()
 """
 
 
-@pytest.mark.parametrize("where", ["training", "judging", "promoting"])
-def test_a_kill_leaves_production_and_the_next_run_starts_again(
-    tmp_path: Path, fixed_set: LabeledFrames, where: str
-) -> None:
-    root = make_root(tmp_path, fixed_set, knows="opposite")
+@pytest.fixture(scope="module")
+def troubled(
+    tmp_path_factory: pytest.TempPathFactory, fixed_set: LabeledFrames
+) -> tuple[Path, list[list[Any]]]:
+    """A night that was killed, or had no disk left, in each stage, and was started again each time."""
+    root = make_root(tmp_path_factory.mktemp("troubled"), fixed_set, knows="opposite")
     Registry(root / "models").install_shipped(now=0.0)
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_NIGHT, where, str(root), repr(TOY)],
+    arguments = [json.dumps(TROUBLE), str(root), json.dumps(TOY | {"epochs": 3})]
+    done = subprocess.run(
+        [sys.executable, "-c", TROUBLED_NIGHT, *arguments],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
         check=False,
     )
-    assert killed.returncode == -signal.SIGKILL
+    assert done.returncode == 0, done.stderr
+    return root, [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+
+
+def test_a_kill_or_a_full_disk_in_any_stage_leaves_production(
+    troubled: tuple[Path, list[list[Any]]],
+) -> None:
+    _, happened = troubled
+    assert [(place, what) for place, what, *_ in happened] == [
+        (place, what) for place, whats in TROUBLE.items() for what in whats
+    ]
+    for place, what, status, _, production in happened:
+        assert status == (-signal.SIGKILL if what == "kill" else errno.EFBIG), (place, what)
+        assert production == ("gan-0001" if place == "promoted" else "opposite"), (place, what)
+
+
+def test_a_night_that_was_cut_off_is_gone_on_with_and_makes_what_it_would_have_made(
+    troubled: tuple[Path, list[list[Any]]], tmp_path: Path, fixed_set: LabeledFrames
+) -> None:
+    root, happened = troubled
+    begun = [begun for *_, begun, _ in happened]
+    assert begun[0] is None
+    assert len(set(begun[1:])) == 1
     registry = Registry(root / "models")
+    story = [event.action for event in registry.history("lvh") if event.version == "gan-0001"]
+    assert story[0] == "publish"
+    assert registry.production("lvh") == "gan-0001"
+    assert not workplace_of(settings_of(root)).exists()
+    assert registry.rollback("lvh") == "opposite"
+
+    in_one_go = make_root(tmp_path, fixed_set, knows="opposite")
+    a_night(in_one_go, epochs=3)
+    weights = [
+        load_bundle(at / "models" / "lvh" / "gan-0001").manifest.files[MODEL] for at in (root, in_one_go)
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_another_night_is_begun_where_settings_changed_or_a_day_has_passed(
+    tmp_path: Path, fixed_set: LabeledFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_root(tmp_path, fixed_set, knows="truth")
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "decide", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            a_night(root, epochs=0)
+    left = json.loads((workplace_of(settings_of(root)) / "order.json").read_text())
+    wanted = night_order.NightOrder(
+        "gan-0009", settings_of(root, epochs=0), TOY_PRESET, root, workplace_of(settings_of(root)), 1.0
+    )
+    begun = night_order.resume_order(wanted, now=left["begun_at"] + 60)
+    assert begun is not None
+    assert (begun.version, str(begun.pool)) == ("gan-0001", left["pool"])
+    assert night_order.resume_order(wanted, now=left["begun_at"] + 25 * 3600) is None
+    other = dataclasses.replace(wanted, settings=settings_of(root, epochs=0, seed=7))
+    assert night_order.resume_order(other, now=left["begun_at"] + 60) is None
+    shutil.rmtree(left["pool"])
+    assert night_order.resume_order(wanted, now=left["begun_at"] + 60) is None
+
+
+def test_a_model_that_was_rolled_back_is_not_promoted_again(
+    tmp_path: Path, fixed_set: LabeledFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_root(tmp_path, fixed_set, knows="opposite")
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "Night", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            a_night(root, epochs=0)
+    registry = Registry(root / "models")
+    assert registry.production("lvh") == "gan-0001"
+    registry.rollback("lvh")
+    assert a_night(root, epochs=0).version == "gan-0001"
     assert registry.production("lvh") == "opposite"
-    assert load_bundle(registry.resolve("lvh")).name == "lvh-opposite"
-    assert a_night(root, epochs=0).outcome == Outcome.PROMOTED
-    assert not (root / "run" / "retrain").exists()
 
 
-def test_two_nights_never_overlap(tmp_path: Path, fixed_set: LabeledFrames) -> None:
+def test_two_nights_never_overlap(
+    tmp_path: Path, fixed_set: LabeledFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = make_root(tmp_path, fixed_set, knows="opposite")
     busy = []
+    judge = stages.judge_model
 
-    def try_another(_: object) -> None:
+    def try_another(*arguments: Any) -> Any:
         with pytest.raises(RetrainBusyError, match=r"retrain\.lock"):
             a_night(root)
         busy.append(run_verb(root).returncode)
+        return judge(*arguments)
 
-    night = retrain(settings_of(root), preset=TOY_PRESET, on_step=try_another)
-    assert night.outcome == Outcome.PROMOTED
+    monkeypatch.setattr(pipeline, "judge_model", try_another)
+    assert a_night(root).outcome == Outcome.PROMOTED
     assert busy == [4]
 
 
@@ -292,8 +482,9 @@ def test_the_verb_refuses_a_wrong_configuration(tmp_path: Path) -> None:
 
 
 def test_the_fixed_set_is_the_same_every_night_and_shares_nobody(fixed_set: LabeledFrames) -> None:
-    other = render_labeled_sets(seed=1, train_subjects=4, test_subjects=TEST_SUBJECTS)
+    other = render_labeled_sets("lvh", seed=1, train_subjects=4, test_subjects=TEST_SUBJECTS)
     assert other.test.fingerprint() == fixed_set.fingerprint()
     assert len(np.unique(fixed_set.subjects)) == TEST_SUBJECTS
-    with pytest.raises(DatasetError, match="choose another seed"):
-        render_labeled_sets(seed=TEST_SEED, train_subjects=4, test_subjects=4)
+    for seed in (TEST_SEED, VALIDATION_SEED):
+        with pytest.raises(DatasetError, match="choose another seed"):
+            render_labeled_sets("lvh", seed=seed, train_subjects=4, test_subjects=4)

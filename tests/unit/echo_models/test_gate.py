@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from echo_models.gate import GateRule, calibration_error, decide, refuse
+from echo_models.gate import GateRule, decide, refuse
 
 LABELS = np.tile([0, 0, 0, 0, 1], 60)
 
@@ -114,13 +114,6 @@ def test_a_model_that_is_sure_of_what_is_wrong_stays_out_for_its_calibration() -
     assert decision.numbers["calibration_error"] == pytest.approx(1 - (sure == LABELS).mean(), abs=0.01)
     modest = np.where(sure > 0.5, 0.65, 0.35).astype(np.float32)
     assert decide(LABELS, modest, None).promote
-
-
-def test_calibration_error_is_zero_where_confidence_is_accuracy() -> None:
-    labels = np.tile([0, 0, 0, 1], 50)
-    probabilities = np.tile(np.array([[0.75, 0.25]], np.float32), (200, 1))
-    assert calibration_error(labels, probabilities, bins=1) == pytest.approx(0, abs=1e-6)
-    assert calibration_error(1 - labels, probabilities, bins=1) == pytest.approx(0.5, abs=1e-6)
 
 
 def test_every_check_is_made_and_every_failure_told() -> None:
