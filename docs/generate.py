@@ -1,7 +1,8 @@
 """Write the reference pages out of the code, or say which are stale.
 
-`python docs/generate.py` writes `docs/reference/*.md` and the tables of `docs/conformance.md`; `--check`
-writes nothing, names each page that differs from what the code says now, and exits with 1 if there is one.
+`python docs/generate.py` writes `docs/reference/*.md`, the tables of `docs/conformance.md`, and
+`docs/science.md` out of the results below `docs/reports`; `--check` writes nothing, names each page that
+differs from what the code says now, and exits with 1 if there is one.
 """
 
 import argparse
@@ -34,9 +35,13 @@ from dicom_listener.metrics import LedgerCollector, ListenerMetrics
 from dicom_listener.peer_metrics import CommitmentCollector, PeerMetrics
 from dicom_listener.settings import ListenerSettings, TableSettings
 from dicom_listener.tls import CertificateCollector
+from echo_models.experiments.science import science_page
+from echo_models.registry import SHIPPED
 
 REFERENCE: Final = Path(__file__).parent / "reference"
 CONFORMANCE: Final = Path(__file__).parent / "conformance.md"
+SCIENCE: Final = Path(__file__).parent / "science.md"
+REPORTS: Final = Path(__file__).parent / "reports"
 SECTIONS: Final[dict[str, Any]] = {
     "listener": ListenerSettings,
     "worker": WorkerSettings,
@@ -287,10 +292,17 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
 
 
 def wanted_pages() -> dict[Path, str]:
-    """Return what each page should say; of the conformance statement only the tables are written here."""
+    """Return what each page should say.
+
+    Of the conformance statement only the tables are written here; what was measured comes from the files of
+    the runs.
+    """
     pages = {REFERENCE / name: NOTE + write() for name, write in PAGES.items()}
     statement = CONFORMANCE.read_text(encoding="utf-8")
-    return pages | {CONFORMANCE: conformance.fill(statement)}
+    return pages | {
+        CONFORMANCE: conformance.fill(statement),
+        SCIENCE: NOTE + science_page(REPORTS, SHIPPED),
+    }
 
 
 def stale_pages() -> list[str]:

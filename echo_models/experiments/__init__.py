@@ -17,5 +17,6 @@ report            the files' numbers as Markdown and pictures
 few_labels_page   what the pages of experiments with few labels share
 few_labels_report these pages
 severity_report   the same of curves
+science           the page of all that was measured
 verb              `echobeam experiment`
 """

@@ -106,7 +106,7 @@ FACTORS: Final = (
     ),
     *map(_artefact, ARTEFACTS),
     _setting(
-        "gain", "gain", "grey of the brightest parts",
+        "gain", "gain", "of 255 in the brightest parts",
         trained=(65, 245), levels=(25, 45, 65, 155, 245), fields=("bright_grey",),
     ),
     _setting(
@@ -114,7 +114,7 @@ FACTORS: Final = (
         trained=(34, 72), levels=(20, 28, 34, 72, 90), fields=("dynamic_range_db",),
     ),
     _setting(
-        "gamma", "grey curve", "exponent",
+        "gamma", "exponent of the grey curve", "",
         trained=(0.75, 2.3), levels=(0.4, 0.75, 2.3, 3.5), fields=("gamma",),
     ),
     _setting(

@@ -102,7 +102,7 @@ def table(usual: Curve, curves: Sequence[Curve], *, hardest_only: bool) -> list[
         points = list(curve.points)
         if hardest_only:
             points = [min(points, key=lambda point: point.metrics["view_accuracy"].value)]
-        lines += [_row(curve.title, f"{point.level:g} {curve.unit}", point) for point in points]
+        lines += [_row(curve.title, f"{point.level:g} {curve.unit}".strip(), point) for point in points]
     return lines
 
 
