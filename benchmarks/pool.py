@@ -203,8 +203,10 @@ def measure(what: str, small: str, large: str) -> dict[str, Any]:
 
 
 def measurements(*, quick: bool) -> Iterator[dict[str, Any]]:
-    """Measure every size, the small ones first."""
+    """Measure every size, what needs no disk first."""
     whole, choice = QUICK if quick else (WHOLE, CHOICE)
+    for size in choice:
+        yield measure("choice", str(BUCKETS * FRAMES_A_STUDY), str(size))
     folder = Path(tempfile.mkdtemp(prefix="echobeam-pool-"))
     try:
         write_archive(folder / "small", SMALL)
@@ -216,8 +218,6 @@ def measurements(*, quick: bool) -> Iterator[dict[str, Any]]:
             shutil.rmtree(folder / "large")
     finally:
         shutil.rmtree(folder)
-    for size in choice:
-        yield measure("choice", str(BUCKETS * FRAMES_A_STUDY), str(size))
 
 
 # --- telling ----------------------------------------------------------------------------------------
@@ -275,11 +275,11 @@ def main() -> None:
     for measured in measurements(quick=options.quick):
         found.append(measured)
         print(row(measured), flush=True)
+        if options.report:  # anew after each, as the last take long
+            words = " ".join(sys.argv[1:]).partition(" --machine")[0]
+            write_report(options.report, found, f"python -m benchmarks.pool {words}", options.machine)
     if options.json:
         print(json.dumps(found))
-    if options.report:
-        words = " ".join(sys.argv[1:]).partition(" --machine")[0]
-        write_report(options.report, found, f"python -m benchmarks.pool {words}", options.machine)
 
 
 if __name__ == "__main__":

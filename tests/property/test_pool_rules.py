@@ -2,13 +2,15 @@ from collections import Counter
 from random import Random
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_jobs.pooling.references import References
 from beam_jobs.pooling.rules import PoolRules, cap, count_ranges, keep_within, ranges_by_machine, set_limits
 from tests.pool_archive import StoredFrame
 from tests.unit.beam_jobs.test_pool_references import references_of
+
+UNHURRIED = settings(deadline=None)
 
 names = st.sampled_from("abcd")
 made_frames = st.builds(
@@ -43,6 +45,7 @@ def chosen(references: References, rules: PoolRules) -> tuple[References, int]:
     return kept, dropped
 
 
+@UNHURRIED
 @given(archives, rule_sets, st.randoms(use_true_random=False))
 def test_order_does_not_matter(archive: list[StoredFrame], rules: PoolRules, random: Random) -> None:
     kept, _ = chosen(references_of(*archive), rules)
@@ -50,6 +53,7 @@ def test_order_does_not_matter(archive: list[StoredFrame], rules: PoolRules, ran
     assert sorted(shuffled.rows.tolist()) == sorted(kept.rows.tolist())
 
 
+@UNHURRIED
 @given(archives, rule_sets)
 def test_every_cap_holds_and_every_frame_is_kept_or_counted_once(
     archive: list[StoredFrame], rules: PoolRules
@@ -67,12 +71,14 @@ def test_every_cap_holds_and_every_frame_is_kept_or_counted_once(
     assert rules.max_frames is None or len(kept) <= rules.max_frames
 
 
+@UNHURRIED
 @given(archives)
 def test_without_caps_only_duplicates_go(archive: list[StoredFrame]) -> None:
     kept, _ = chosen(references_of(*archive), PoolRules(max_frames=None))
     assert len(kept) == len({frame.texture for frame in archive})
 
 
+@UNHURRIED
 @given(archives)
 def test_bytes_give_back_the_same_frames(archive: list[StoredFrame]) -> None:
     block = references_of(*archive)
