@@ -67,6 +67,11 @@ class Program:
     endpoint: str
     process: subprocess.Popen[str]
 
+    @property
+    def port(self) -> int:
+        """Give the port of its endpoint."""
+        return int(self.endpoint.rpartition(":")[2])
+
     def kill(self) -> None:
         """Kill it at once, and wait until it is gone."""
         self.process.send_signal(signal.SIGKILL)
