@@ -6,7 +6,8 @@ All levels of all curves scan the same subjects, whom training has not seen.
 
 import math
 import multiprocessing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -162,13 +163,12 @@ def measure_severity(
     shelf = Shelf(folder)
     settings = {"bundles": [bundles[task].name for task in TASKS]}
     done, total = 0, sum(len(factor.levels) for factor in FACTORS)
-    # Spawned, not forked: a fork of a process with TensorFlow's threads may hang.
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+    with _at_once(processes) as each:
         for factor in FACTORS:
             key = facts.key(factor.name, settings | {"levels": factor.levels})
             if not shelf.has(factor.name, key):
                 orders = [_Order(seed, **plan, scan=factor.scan(level)) for level in factor.levels]
-                exams = pool.imap(_render, orders)
+                exams = each(_render, orders)
                 points = tuple(
                     Point(level=level, metrics=_examine(exam, bundles))
                     for level, exam in zip(factor.levels, exams, strict=True)
@@ -176,6 +176,17 @@ def measure_severity(
                 shelf.keep(_curve(facts, factor, key, points, settings))
             done += len(factor.levels)
             on_render(done, total)
+
+
+@contextmanager
+def _at_once(processes: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """Give what maps a function over orders, in this process or in several."""
+    if processes == 1:
+        yield map
+        return
+    # Spawned, not forked: a fork of a process with TensorFlow's threads may hang.
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield pool.imap
 
 
 def _curve(

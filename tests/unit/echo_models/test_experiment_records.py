@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from echo_models.experiments.science import science_page
 from echo_models.experiments.severity_report import METRICS, read_curves, write_severity_report
 from echo_models.manifest import Interval
 
-COMMON = {"key": "k", "seed": 3, "size": "toy", "code_version": "echobeam 0", "commit": "c0ffee",
+COMMON: dict[str, Any] = {"key": "k", "seed": 3, "size": "toy", "code_version": "echobeam 0", "commit": "c0ffee",
           "machine": "2 cores, 24 GiB"}  # fmt: skip
 
 
@@ -101,7 +102,7 @@ def test_the_commit_is_what_git_says(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(out: str) -> None:
         commit.cache_clear()
         done = subprocess.CompletedProcess([], 0, out, "")
-        monkeypatch.setattr(code.subprocess, "run", lambda *_, **__: done)
+        monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
 
     answer("abc1234\n")
     assert commit() == "abc1234"
