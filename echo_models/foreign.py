@@ -77,12 +77,14 @@ class _Probe(NamedTuple):
         depth_mm: usual depth.
         half_angle: half of the opening, radians; None for that of a heart probe.
         radius_mm: of the probe's face; None for that of a heart probe.
+        covering_mm: of skin, fat and muscle before it; None for the subject's chest wall.
     """
 
     anatomy: Callable[[Points, np.random.Generator], ByteArray] | None
     depth_mm: float
     half_angle: float | None = None
     radius_mm: float | None = None
+    covering_mm: float | None = None
 
 
 class _OtherBody(Heart):
@@ -107,10 +109,10 @@ class _OtherBody(Heart):
 
 def _scan(rng: np.random.Generator, raster: Raster, kind: str, probe: _Probe) -> ForeignFrame:
     subject = random_subject(int(rng.integers(2**31)))
+    if probe.covering_mm is not None:
+        subject = dataclasses.replace(subject, chest_wall_mm=probe.covering_mm)
     heart = Heart(subject)
     if probe.anatomy is None:
-        # Nothing but the oesophagus' wall lies before the heart.
-        heart = Heart(dataclasses.replace(subject, chest_wall_mm=3.0))
         plane = _behind_the_atrium(heart, rng, probe.depth_mm)
     else:
         heart = _OtherBody(heart, rng, probe.anatomy)
@@ -246,14 +248,14 @@ def _quality_phantom(points: Points, rng: np.random.Generator) -> ByteArray:
 _CURVED: Final = {"half_angle": 0.55, "radius_mm": 50.0}
 _LINEAR: Final = {"half_angle": 0.025, "radius_mm": 800.0}
 _SCANS: Final[dict[str, _Probe]] = {
-    "air": _Probe(_air, 150),
+    "air": _Probe(_air, 150, covering_mm=1.0),
     "lung": _Probe(_lung, 120),
     "liver": _Probe(_liver, 160, **_CURVED),
     "kidney": _Probe(_kidney, 150, **_CURVED),
     "pelvis": _Probe(_pelvis, 150, **_CURVED),
-    "neck": _Probe(_neck, 40, **_LINEAR),
-    "tee": _Probe(None, 125),
-    "quality_phantom": _Probe(_quality_phantom, 160, **_CURVED),
+    "neck": _Probe(_neck, 40, **_LINEAR, covering_mm=5.0),
+    "tee": _Probe(None, 125, covering_mm=3.0),
+    "quality_phantom": _Probe(_quality_phantom, 160, **_CURVED, covering_mm=1.0),
 }
 
 

@@ -11,6 +11,7 @@ import io
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Self
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -108,7 +109,7 @@ def read_reference(path: Path) -> Reference:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return Reference(**{it.name: stored[it.name] for it in fields(Reference)})
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise BundleError(f"{path} must hold the features of known classes; it cannot be read") from error
 
 
