@@ -48,7 +48,9 @@ bench: install  ## quick run of every benchmark
 	$(BIN)/python -m benchmarks.deid_headers --quick
 	$(BIN)/python -m benchmarks.deid_frames --quick
 	$(BIN)/python -m benchmarks.ledger --quick
+	$(BIN)/python -m benchmarks.pool --quick
 	$(BIN)/python -m benchmarks.crash --quick
+	$(BIN)/python -m benchmarks.fashion_mnist --quick
 
 docs: install  ## regenerate the reference pages
 	$(BIN)/python docs/generate.py

@@ -14,6 +14,7 @@ import dataclasses
 import gzip
 import json
 import multiprocessing
+import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -273,11 +274,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2, help="trainings at a time, of one thread each")
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--out", type=Path, default=Path("fashion-mnist"), help="where results are kept")
+    kept = Path(tempfile.gettempdir()) / "echobeam-fashion-mnist"
+    parser.add_argument("--out", type=Path, default=kept, help=f"where results are kept; by default {kept}")
     parser.add_argument("--report", type=Path, help="write this page and its pictures")
     options = parser.parse_args()
     if not options.data.is_dir():
-        parser.error(f"{options.data} must hold Fashion-MNIST; install dataset-fashion-mnist, or give --data")
+        lacking = f"{options.data} must hold Fashion-MNIST; install dataset-fashion-mnist, or give --data"
+        if options.quick:
+            print(f"skipped: {lacking}")
+            return
+        parser.error(lacking)
     labels: tuple[int, ...] = LABELS
     seeds, budget = options.seeds, Budget()
     if options.quick:
