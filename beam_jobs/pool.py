@@ -9,7 +9,12 @@ what `WriteStudies` wrote, and is a function of those files and the rules alone.
 import os
 import shutil
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
 
 from beam_jobs.engine import new_pipeline
 from beam_jobs.errors import BeamJobsError
@@ -22,10 +27,43 @@ from beam_jobs.pool_dataset import (
 )
 from beam_jobs.pooling.references import pack_texts
 from beam_jobs.pooling.rules import PoolRules
-from beam_jobs.pooling.steps import BuildPool
+from beam_jobs.pooling.steps import FindLimits, KeepDistinct, KeepUnderCaps, KeepWithinLimits, ReadReferences
+from beam_jobs.pooling.writing import WriteManifest, WriteShards
 from beam_jobs.selection import SelectionRules
 from echo_models.labels import read_labels
 from echo_models.views import A4C
+
+
+@dataclass
+class BuildPool(beam.PTransform):
+    """Choose among the stored frames and copy the chosen ones into shards.
+
+    Attributes:
+        stored: the folder of stored frames, one file per study.
+        results: the folder of the tables.
+        destination: an empty folder for shards and manifest.
+        rules: what a frame must satisfy.
+        held_out: [S], S16, packed keys of subjects of whom no frame is taken.
+        frames_per_shard: about how many frames a file should have.
+    """
+
+    stored: Path
+    results: Path
+    destination: Path
+    rules: PoolRules
+    held_out: npt.NDArray[np.bytes_]
+    frames_per_shard: int
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        """Take a pipeline; give a PCollection of one `PoolManifest`, written to `destination` last."""
+        read = pipeline | ReadReferences(self.stored, self.results, self.rules, self.held_out)
+        distinct = read.frames | KeepDistinct()
+        capped = distinct.frames | KeepUnderCaps(self.rules)
+        limits = capped.frames | FindLimits(self.rules)
+        within = capped.frames | KeepWithinLimits(limits)
+        shards = within.frames | WriteShards(self.stored, self.destination, limits, self.frames_per_shard)
+        dropped = (read.dropped, distinct.dropped, capped.dropped, within.dropped) | beam.Flatten()
+        return shards | WriteManifest(self.rules, len(self.held_out), self.destination, dropped)
 
 
 class PoolError(BeamJobsError):

@@ -1,4 +1,4 @@
-"""The parts of the pool job that know no Beam: references, rules, reading, shards.
+"""The parts of the pool job: plain functions over blocks of references, and the Beam steps that use them.
 
-`beam_jobs.pool` wires them into a pipeline.
+`references`, `rules`, `reading`, `shards` and `datasheet` know no Beam; `steps` and `writing` only wire.
 """

@@ -1,12 +1,10 @@
-"""The steps of the pool job: Beam wiring around the plain functions beside this module.
+"""The steps of the pool job that choose: Beam wiring around the plain functions beside this module.
 
 Every step gives what it keeps, as blocks of `References`, and how many frames each rule dropped.
 """
 
-import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from apache_beam.pvalue import AsDict, AsIter, AsSingleton, TaggedOutput
 
-from beam_jobs.pool_dataset import MANIFEST_FILE, README_FILE, PoolManifest, Shard
-from beam_jobs.pooling.datasheet import describe
 from beam_jobs.pooling.reading import list_buckets, read_references, read_tables
 from beam_jobs.pooling.references import Key, References
 from beam_jobs.pooling.rules import (
@@ -31,15 +27,13 @@ from beam_jobs.pooling.rules import (
     ranges_by_machine,
     set_limits,
 )
-from beam_jobs.pooling.shards import WrittenShard, shard_numbers, write_shard
-from beam_jobs.selection import Fingerprint
-from echo_models.views import A4C
 
 _KEPT: Final = "kept"
 _DROPPED: Final = "dropped"
 _ALONE: Final = "alone"
 _REPEATED: Final = "repeated"
-_READ: Final = "read"
+READ: Final = "read"
+"""Name under which the frames that were read are counted, beside those that rules dropped."""
 _PART_SHIFT: Final = np.uint64(58)
 """Keys are grouped in 64 parts, by their first six bits: as many blocks as a large archive needs."""
 
@@ -49,43 +43,11 @@ class Kept(NamedTuple):
 
     Attributes:
         frames: PCollection of `References`.
-        dropped: PCollection of (rule, number of frames), rule a `Rule` or "read".
+        dropped: PCollection of (rule, number of frames), rule a `Rule` or `READ`.
     """
 
     frames: beam.PCollection
     dropped: beam.PCollection
-
-
-@dataclass
-class BuildPool(beam.PTransform):
-    """Choose among the stored frames and copy the chosen ones into shards.
-
-    Attributes:
-        stored: the folder of stored frames, one file per study.
-        results: the folder of the tables.
-        destination: an empty folder for shards and manifest.
-        rules: what a frame must satisfy.
-        held_out: [S], S16, packed keys of subjects of whom no frame is taken.
-        frames_per_shard: about how many frames a file should have.
-    """
-
-    stored: Path
-    results: Path
-    destination: Path
-    rules: PoolRules
-    held_out: npt.NDArray[np.bytes_]
-    frames_per_shard: int
-
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Take a pipeline; give a PCollection of one `PoolManifest`, written to `destination` last."""
-        read = pipeline | ReadReferences(self.stored, self.results, self.rules, self.held_out)
-        distinct = read.frames | KeepDistinct()
-        capped = distinct.frames | KeepUnderCaps(self.rules)
-        limits = capped.frames | FindLimits(self.rules)
-        within = capped.frames | KeepWithinLimits(limits)
-        shards = within.frames | WriteShards(self.stored, self.destination, limits, self.frames_per_shard)
-        dropped = (read.dropped, distinct.dropped, capped.dropped, within.dropped) | beam.Flatten()
-        return shards | WriteManifest(self.rules, len(self.held_out), self.destination, dropped)
 
 
 class ApplyRules(beam.PTransform):
@@ -228,79 +190,21 @@ class KeepWithinLimits(beam.PTransform):
         return within
 
 
-@dataclass
-class WriteShards(beam.PTransform):
-    """Copy the chosen frames into Parquet shards, cut by study and sorted.
-
-    Attributes:
-        stored: the folder of stored frames.
-        destination: the folder of the shards.
-        limits: PCollection of one `Limits`; how many frames stay says how many shards there are.
-        frames_per_shard: about how many frames a file should have.
-    """
-
-    stored: Path
-    destination: Path
-    limits: beam.PCollection
-    frames_per_shard: int
-
-    def expand(self, frames: beam.PCollection) -> beam.PCollection:
-        """Take a PCollection of `References`; give one of `WrittenShard`, one per file."""
-        shards = AsSingleton(
-            self.limits | beam.Map(lambda limits: max(1, -(-limits.frames // self.frames_per_shard)))
-        )
-        return (
-            frames
-            | "ByShard" >> beam.FlatMap(_by_shard, shards)
-            | beam.GroupByKey()
-            | "Write" >> beam.Map(partial(_write_shard, self.stored, self.destination), shards)
-        )
-
-
-@dataclass
-class WriteManifest(beam.PTransform):
-    """Write `manifest.json` and the dataset's `README.md`, once everything else is written.
-
-    Attributes:
-        rules: what a frame had to satisfy.
-        held_out_subjects: how many subjects were left out by name.
-        destination: the folder of the shards.
-        dropped: PCollection of (rule, number of frames).
-    """
-
-    rules: PoolRules
-    held_out_subjects: int
-    destination: Path
-    dropped: beam.PCollection
-
-    def expand(self, shards: beam.PCollection) -> beam.PCollection:
-        """Take a PCollection of `WrittenShard`; give one of one `PoolManifest`."""
-        counts = self.dropped | "Sum" >> beam.CombinePerKey(sum)
-        return (
-            shards.pipeline
-            | beam.Create([self.destination])
-            | beam.Map(_write_manifest, AsDict(counts), AsIter(shards), self.rules, self.held_out_subjects)
-        )
-
-
 # --- what runs on the workers -----------------------------------------------------------------------
 
 
 def _read_bucket(step: ReadReferences, bucket: str) -> tuple[References, Dropped]:
     tables = read_tables(step.results, bucket)
     references, dropped = read_references(step.stored, bucket, tables, step.rules, step.held_out)
-    return references, {_READ: len(references) + sum(dropped.values()), **dropped}
+    return references, {READ: len(references) + sum(dropped.values()), **dropped}
 
 
 def _by_part(references: References, key: Key) -> Iterator[tuple[int, References]]:
-    yield from _by_number(references, references.head(key) >> _PART_SHIFT)
+    yield from by_number(references, references.head(key) >> _PART_SHIFT)
 
 
-def _by_shard(references: References, shards: int) -> Iterator[tuple[int, References]]:
-    yield from _by_number(references, shard_numbers(references, shards))
-
-
-def _by_number(references: References, numbers: npt.NDArray[Any]) -> Iterator[tuple[int, References]]:
+def by_number(references: References, numbers: npt.NDArray[Any]) -> Iterator[tuple[int, References]]:
+    """Cut a block by a number for each of its frames: [N], int."""
     for number in np.unique(numbers):
         yield int(number), references.take(numbers == number)
 
@@ -335,51 +239,3 @@ def _distinct(references: References) -> tuple[References, Dropped]:
 
 def _set_limits(rules: PoolRules, counts: Mapping[str, npt.NDArray[np.int64]]) -> Limits:
     return set_limits(counts, rules)
-
-
-def _write_shard(
-    stored: Path, destination: Path, group: tuple[int, Iterable[References]], shards: int
-) -> WrittenShard:
-    number, blocks = group
-    return write_shard(References.join(blocks), stored, destination, number=number, shards=shards)
-
-
-def _write_manifest(
-    destination: Path,
-    dropped: Mapping[str, int],
-    written: Iterable[WrittenShard],
-    rules: PoolRules,
-    held_out_subjects: int,
-) -> PoolManifest:
-    shards = sorted(written, key=lambda shard: shard.number)
-    fingerprint = Fingerprint()
-    machines: Counter[str] = Counter()
-    for shard in shards:
-        fingerprint.join(shard.fingerprint)
-        machines.update(shard.frames)
-    candidates = dropped.get(_READ, 0)
-    by_rule = {rule.value: dropped.get(rule.value, 0) for rule in Rule}
-    by_rule[Rule.CHANGED_MEANWHILE] = candidates - sum(by_rule.values()) - machines.total()
-    manifest = PoolManifest(
-        view=A4C,
-        candidates=candidates,
-        frames=machines.total(),
-        studies=sum(shard.studies for shard in shards),
-        subjects=len(subjects := sorted({key for shard in shards for key in shard.subject_keys})),
-        dropped=by_rule,
-        rules=asdict(rules),
-        fingerprint=fingerprint.hexdigest(),
-        shards=tuple(Shard(shard.file, sum(shard.frames.values())) for shard in shards),
-        subject_keys=tuple(subjects),
-        machines=dict(sorted(machines.items())),
-        held_out_subjects=held_out_subjects,
-    )
-    _write(destination / README_FILE, describe(manifest))
-    _write(destination / MANIFEST_FILE, manifest.to_json())
-    return manifest
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
-    unfinished.write_text(text)
-    unfinished.rename(path)

@@ -34,7 +34,7 @@ RULES = PoolRules(
     max_frames=50,
 )
 HELD_OUT = ["subject-3"]
-WRITE_SHARD = "beam_jobs.pooling.steps.write_shard"
+WRITE_SHARD = "beam_jobs.pooling.writing.write_shard"
 MAKERS = ("Philips", "Philips", "GE", None)
 
 
