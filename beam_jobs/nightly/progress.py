@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,17 +17,20 @@ class ProgressFile:
 
     Args:
         folder: that has the file; it must be there.
+        clock: seconds.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = folder / PROGRESS_FILE
-        self._written_at = -_EVERY_S
+        self._clock = clock
+        self._due_at = clock()
 
     def __call__(self, step: Step) -> None:
         """Note a step."""
-        if time.monotonic() - self._written_at < _EVERY_S:
+        now = self._clock()
+        if now < self._due_at:
             return
-        self._written_at = time.monotonic()
+        self._due_at = now + _EVERY_S
         unfinished = self._path.with_name(f".{self._path.name}")
         unfinished.write_text(
             json.dumps(

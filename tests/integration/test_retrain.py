@@ -23,12 +23,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 from keras import layers
 
 from beam_jobs.labeled_sets import (
     CLASSES,
     TEST_SEED,
     VALIDATION_SEED,
+    LabeledSets,
     labels_of,
     masked_frames,
     render_labeled_sets,
@@ -37,7 +39,8 @@ from beam_jobs.model_handlers import HypertrophyModelHandler
 from beam_jobs.nightly import order as night_order
 from beam_jobs.nightly import pipeline, stages
 from beam_jobs.retrain import EmptyPoolError, Night, Outcome, RetrainBusyError, retrain, workplace_of
-from beam_jobs.retrain_settings import RetrainSettings
+from beam_jobs.retrain_settings import RetrainSettings, Task
+from beam_jobs.verbs.retrain import retrain as retrain_verb
 from dicom_listener.settings import load_section
 from echo_models.bundle import load_bundle, write_bundle
 from echo_models.datasets import LabeledFrames
@@ -71,8 +74,24 @@ def eager() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def fixed_set() -> LabeledFrames:
-    return render_labeled_sets("lvh", seed=0, train_subjects=4, test_subjects=TEST_SUBJECTS).test
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keep rendered frames for all nights here: they are the same, and half of what a toy night takes."""
+    return tmp_path_factory.mktemp("rendered")
+
+
+@pytest.fixture(autouse=True)
+def labeled_sets_rendered_once(rendered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def render(task: Task, **options: Any) -> LabeledSets:
+        return render_labeled_sets(task, **{**options, "cache": rendered})
+
+    monkeypatch.setattr(stages, "render_labeled_sets", render)
+
+
+@pytest.fixture(scope="module")
+def fixed_set(rendered: Path) -> LabeledFrames:
+    return render_labeled_sets(
+        "lvh", seed=0, train_subjects=8, test_subjects=TEST_SUBJECTS, cache=rendered
+    ).test
 
 
 def make_root(root: Path, fixed_set: LabeledFrames, *, knows: str) -> Path:
@@ -178,13 +197,6 @@ def test_a_model_that_learned_nothing_stays_below_the_floor(tmp_path: Path, fixe
     assert Registry(root / "models").production("lvh") == "opposite"
 
 
-def test_nights_are_numbered_and_a_kept_out_version_is_never_used_again(
-    tmp_path: Path, fixed_set: LabeledFrames
-) -> None:
-    root = make_root(tmp_path, fixed_set, knows="truth")
-    assert [a_night(root, epochs=0).version for _ in range(2)] == ["gan-0001", "gan-0002"]
-
-
 def test_an_empty_pool_leaves_production_and_says_what_each_rule_dropped(
     tmp_path: Path, fixed_set: LabeledFrames, pushgateway: str
 ) -> None:
@@ -250,6 +262,7 @@ def test_old_models_and_pools_are_pruned(tmp_path: Path, fixed_set: LabeledFrame
     for frames in (20, 30, 40):
         write_archive(root, [StoredFrame("s", "t", "i", index, index) for index in range(frames)])
         nights.append(a_night(root, epochs=0, keep_models=1, keep_datasets=1))
+    assert [night.version for night in nights] == ["gan-0001", "gan-0002", "gan-0003"]
     assert [night.pruned for night in nights] == [(), ("gan-0001",), ("gan-0002",)]
     assert set(Registry(root / "models").versions("lvh")) >= {"truth", "gan-0003"}
     assert [path.name for path in (root / "pool" / "datasets").iterdir()] == [nights[-1].pool.name]
@@ -271,6 +284,7 @@ TROUBLE: dict[str, list[str]] = {
 TROUBLED_NIGHT = """
 import json, os, resource, signal, sys, traceback
 from pathlib import Path
+from beam_jobs import labeled_sets
 from beam_jobs import retrain as job
 from beam_jobs.nightly import stages
 from beam_jobs.retrain_settings import RetrainSettings
@@ -302,6 +316,11 @@ def happen(place, what):
         return original(*arguments, **named)
     setattr(owner, name, hit)
 
+def render(task, **options):
+    return labeled_sets.render_labeled_sets(task, **options | {"cache": Path(sys.argv[4])})
+
+stages.render_labeled_sets = render
+
 def night():
     tf.config.run_functions_eagerly(True)
     job.retrain(load_section(RetrainSettings, "retrain", root, **overrides), preset=TOY_PRESET)
@@ -329,12 +348,12 @@ night()
 
 @pytest.fixture(scope="module")
 def troubled(
-    tmp_path_factory: pytest.TempPathFactory, fixed_set: LabeledFrames
+    tmp_path_factory: pytest.TempPathFactory, fixed_set: LabeledFrames, rendered: Path
 ) -> tuple[Path, list[list[Any]]]:
     """A night that was killed, or had no disk left, in each stage, and was started again each time."""
     root = make_root(tmp_path_factory.mktemp("troubled"), fixed_set, knows="opposite")
     Registry(root / "models").install_shipped(now=0.0)
-    arguments = [json.dumps(TROUBLE), str(root), json.dumps(TOY | {"epochs": 3})]
+    arguments = [json.dumps(TROUBLE), str(root), json.dumps(TOY | {"epochs": 3}), str(rendered)]
     done = subprocess.run(
         [sys.executable, "-c", TROUBLED_NIGHT, *arguments],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
@@ -447,7 +466,7 @@ def run_verb(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_verb_prints_counts_decision_reason_and_intervals(
-    tmp_path: Path, fixed_set: LabeledFrames
+    tmp_path: Path, fixed_set: LabeledFrames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_root(tmp_path, fixed_set, knows="truth")
     done = run_verb(root, "--epochs", "0", "--json")
@@ -459,7 +478,9 @@ def test_the_verb_prints_counts_decision_reason_and_intervals(
     assert shown["pool"]["frames"] == 40
     assert shown["candidate"]["accuracy"].keys() == {"value", "low", "high", "n"}
     assert shown["production"]["accuracy"]["value"] > 0.95
-    told = run_verb(root, "--epochs", "0", "--quiet").stdout
+    for name, value in TOY.items():
+        monkeypatch.setenv(f"ECHOBEAM_RETRAIN_{name.upper()}", str(value))
+    told = CliRunner().invoke(retrain_verb, ["--root", str(root), "--epochs", "0", "--quiet"]).output
     assert "pool a4c-" in told
     assert "lvh gan-0002: kept out" in told
     assert "n = 32" in told
@@ -481,10 +502,12 @@ def test_the_verb_refuses_a_wrong_configuration(tmp_path: Path) -> None:
     assert "no_such" in done.stderr
 
 
-def test_the_fixed_set_is_the_same_every_night_and_shares_nobody(fixed_set: LabeledFrames) -> None:
-    other = render_labeled_sets("lvh", seed=1, train_subjects=4, test_subjects=TEST_SUBJECTS)
+def test_the_fixed_set_is_the_same_every_night_and_shares_nobody(
+    fixed_set: LabeledFrames, rendered: Path
+) -> None:
+    other = render_labeled_sets("lvh", seed=1, train_subjects=4, test_subjects=TEST_SUBJECTS, cache=rendered)
     assert other.test.fingerprint() == fixed_set.fingerprint()
     assert len(np.unique(fixed_set.subjects)) == TEST_SUBJECTS
     for seed in (TEST_SEED, VALIDATION_SEED):
         with pytest.raises(DatasetError, match="choose another seed"):
-            render_labeled_sets("lvh", seed=seed, train_subjects=4, test_subjects=4)
+            render_labeled_sets("lvh", seed=seed, train_subjects=4, test_subjects=4, cache=rendered)
