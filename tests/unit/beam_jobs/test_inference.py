@@ -90,7 +90,8 @@ def clip(*greys: int, first: int = 0) -> Chunk:
 def ventricle_as_wide_as_bright(frames: Frames) -> Predicted:
     """Outline columns from the left: as many as the brightest pixel is over 200."""
     brightest = frames.reshape(len(frames), -1).max(axis=1).astype(int)
-    return (np.arange(160) < (brightest - 200)[:, None, None]) * np.ones((1, 120, 1))
+    inside = np.arange(160) < (brightest - 200)[:, None, None]
+    return np.broadcast_to(inside, frames.shape).astype(np.float32)
 
 
 def assess(
