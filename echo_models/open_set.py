@@ -4,7 +4,7 @@ A classifier of fifteen views has no answer "none of them", and its own confiden
 abdomen or a test pattern it is often as high as on a heart. What tells them apart is where the features lie
 that its last layer rests on. The distance to the nearest class, less the distance to all frames together,
 leaves out what all frames differ in anyway (Lee K et al., NeurIPS 2018; Ren J et al., arXiv:2106.09022). Of
-the scores compared in docs/reports/open-set.md it turned most foreign frames away at the same coverage.
+the scores that `experiments/open_set.py` compares it turned most foreign frames away at the same coverage.
 """
 
 import io
