@@ -65,7 +65,8 @@ def test_a_night_for_views_learns_from_frames_of_all_views_and_is_judged_like_an
     night = retrain(settings_of(root), preset=TOY_PRESET)
     assert (night.task, night.version, night.production) == ("view", "gan-0001", "bright")
     assert (night.pool.view, night.pool.frames, night.pool.subjects) == ("views", 6, 2)
-    rows = pq.read_table(root / "pool" / "datasets" / night.pool.name).to_pylist()
+    dataset = root / "pool" / "datasets" / night.pool.name
+    rows = pq.read_table(dataset / night.pool.shards[0].file).to_pylist()
     assert sorted(row["view"] for row in rows) == ["a4c"] * 2 + ["plax"] * 4
     frame = np.frombuffer(rows[0]["frame"], np.uint8).reshape(120, 160)
     assert frame[:, :100].min() > 0
