@@ -150,7 +150,7 @@ def add_calibration(card: str, calibration: Calibration, metrics: Mapping[str, I
             f" A frame is unknown if its score ({calibration.open_set.score.replace('_', ' ')}\n"
             f"of the last hidden layer) is below {calibration.open_set.threshold:.2f}, which keeps "
             f"{calibration.open_set.coverage:.0%} of the frames it was\nfitted on. Some of what is no "
-            "transthoracic view is called known all the same:\n`echobeam experiment open-set` measures how much."
+            "transthoracic view is called known all the same;\n`echobeam experiment open-set` says how much."
         )
     lines = [_CALIBRATION, "", text]
     lines += ["", "| measure | value | 95 % interval | frames |", "|---|---|---|---|"]
