@@ -6,9 +6,12 @@ what had begun as a failed attempt, since it may have been the reason, the rest 
 claimed. A driver that was killed finds the pipeline it left behind by its name, and ends it first.
 """
 
+import hashlib
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
@@ -65,7 +68,7 @@ class Driver:
         self._stopping = stopping
         self._clock = clock
         given = parse_beam_options(settings.beam_options).view_as(GoogleCloudOptions).job_name
-        self._name = given or f"echobeam-{socket.gethostname()}"
+        self._name = given or _name_of(settings.root)
         self._flags = ["--streaming", *beam_flags(settings)]
         if not given:
             self._flags.append(f"--job_name={self._name}")
@@ -119,10 +122,12 @@ class Driver:
         )
         job = pipeline.run()
         _log.info("pipeline_submitted", name=self._name)
-        state = self._watch(job, once=once)
+        try:
+            state = self._watch(job, once=once)
+        finally:
+            with suppress(Exception):  # the engine may be gone; what Beam started here for the job ends, too
+                job.cancel()
         was_wanted = not PipelineState.is_terminal(state)
-        if was_wanted:
-            job.cancel()
         process_metrics().batches.labels("done" if was_wanted else "failed").inc()
         self._give_back(error=None if was_wanted else PIPELINE_ENDED)
         _log.log(20 if was_wanted else 30, "pipeline_ended", name=self._name, state=state)
@@ -169,3 +174,8 @@ class Driver:
             )
             if why is not None and tokens:
                 process_metrics().studies.labels("attempt_failed").inc(len(tokens))
+
+
+def _name_of(root: Path) -> str:
+    """Name the pipeline of a root on this host: the same after a restart, and not that of another root."""
+    return f"echobeam-{socket.gethostname()}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
