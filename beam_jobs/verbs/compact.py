@@ -40,9 +40,16 @@ _BUSY: Final = 4
     show_default=True,
     help="Fewest files of single studies for which a partition is packed.",
 )
+@click.option(
+    "--rows-per-file",
+    type=click.IntRange(1000),
+    default=500_000,
+    show_default=True,
+    help="Most rows of a packed file, about half a kilobyte of memory each while it is packed.",
+)
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done, as JSON.")
-def compact(*, root: Path, loose: int, quiet: bool, as_json: bool) -> None:
+def compact(*, root: Path, loose: int, rows_per_file: int, quiet: bool, as_json: bool) -> None:
     """Pack the tables: few large files in place of one for each study.
 
     Listener, worker and queries go on meanwhile. It may be stopped or killed at any moment; the nightly job
@@ -67,7 +74,9 @@ def compact(*, root: Path, loose: int, quiet: bool, as_json: bool) -> None:
         with no_night(root / "run" / "retrain.lock"):
             counts: dict[str, dict[str, int]] = {}
             for packed in compact_results(
-                settings.results, CompactionRules(loose=loose), stopping=stopping.is_set
+                settings.results,
+                CompactionRules(loose=loose, rows_per_file=rows_per_file),
+                stopping=stopping.is_set,
             ):
                 of_table = counts.setdefault(
                     packed.table, {"partitions": 0, "files_before": 0, "files_after": 0, "rows": 0}
