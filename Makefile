@@ -50,6 +50,7 @@ bench: install  ## quick run of every benchmark
 	$(BIN)/python -m benchmarks.ledger --quick
 	$(BIN)/python -m benchmarks.pool --quick
 	$(BIN)/python -m benchmarks.crash --quick
+	$(BIN)/python -m benchmarks.kill --quick
 	$(BIN)/python -m benchmarks.two_nights --size toy
 	$(BIN)/python -m benchmarks.fashion_mnist --quick
 
