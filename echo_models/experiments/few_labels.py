@@ -88,7 +88,9 @@ class Question:
 
     def usable(self, labeled: LabeledFrames) -> LabeledFrames:
         """Leave out of training, though never of an exam, what shows no ventricle where that is asked of."""
-        return labeled.take(labeled.lv_masks.any(axis=(1, 2))) if self.mask == "lv" else labeled
+        if self.mask == "fov":
+            return labeled
+        return labeled.take(np.asarray(labeled.lv_masks.any(axis=(1, 2))))
 
     def labels(self, labeled: LabeledFrames) -> Labels:
         """Give the classes of frames: [N], int64."""

@@ -22,9 +22,8 @@ DRAWN = random_settings(np.random.default_rng(0), 160.0, 1.0)
 
 
 def clip_at(site: Site, view: str = "a4c", seed: int = 2) -> np.ndarray:
-    return render_clip(
-        random_subject(seed), view, seed=seed, number_of_frames=1, severity=0, site=site
-    ).frames[0]
+    clip = render_clip(random_subject(seed), view, seed=seed, number_of_frames=1, severity=0, site=site)
+    return np.asarray(clip.frames[0])
 
 
 def test_home_draws_nothing_and_changes_nothing() -> None:
