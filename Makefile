@@ -49,6 +49,8 @@ bench: install  ## quick run of every benchmark
 	$(BIN)/python -m benchmarks.deid_frames --quick
 	$(BIN)/python -m benchmarks.ledger --quick
 	$(BIN)/python -m benchmarks.pool --quick
+	$(BIN)/python -m benchmarks.parquet_scale --quick
+	$(BIN)/python -m benchmarks.replay --quick
 	$(BIN)/python -m benchmarks.crash --quick
 	$(BIN)/python -m benchmarks.kill --quick
 	$(BIN)/python -m benchmarks.two_nights --size toy

@@ -51,7 +51,7 @@ FRAMES: Final = 8
 QUIET_S: Final = 60.0
 SENDERS: Final = 8
 _LOOK_S: Final = 0.25
-_DEADLINE_S: Final = 300.0
+_DEADLINE_S: Final = 900.0
 _ECHOBEAM: Final = (sys.executable, "-m", "beam_jobs")
 
 
