@@ -64,10 +64,11 @@ def retrain(
     Raises:
         RetrainBusyError: another run is at it; nothing was done and nothing is pushed.
         EmptyPoolError: the pool has too few frames.
-        RetrainError: a step failed on another machine; the message ends in what it said.
+        RetrainError: a step failed with what Beam cannot hand on as it is, such as a full disk, or on another
+            machine; the message ends in what it said.
         SetupError: Beam has no such option as the settings name.
         ModelsError: training diverged, or the registry refused the bundle.
-        OSError: the disk is full.
+        OSError: the pool cannot be read or written.
     """
     with _one_at_a_time(settings.root / "run" / "retrain.lock"):
         started = clock()
@@ -160,7 +161,7 @@ def _run_pipeline(order: NightOrder) -> Night:
         with new_pipeline(order.settings.beam_options) as pipeline:
             _ = pipeline | beam.Create([order]) | RetrainModel(order.settings.accelerator)
     except RuntimeError as error:
-        # A runner in other processes makes a RuntimeError of any error, its traceback in the message.
+        # Beam makes one of an error it cannot put the step's name into, and of any in another process.
         raise RetrainError(f"the night failed: {str(error).strip().splitlines()[-1]}") from error
     return order.made("night.json", Night)
 

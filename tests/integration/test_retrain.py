@@ -282,7 +282,7 @@ TROUBLE: dict[str, list[str]] = {
 """What happens to one and the same night, one after another."""
 
 TROUBLED_NIGHT = """
-import json, os, resource, signal, sys, traceback
+import errno, json, os, resource, signal, sys, traceback
 from pathlib import Path
 from beam_jobs import labeled_sets
 from beam_jobs import retrain as job
@@ -332,8 +332,10 @@ for place, whats in trouble.items():
             try:
                 happen(place, what)
                 night()
-            except OSError as error:
-                os._exit(error.errno)
+            except (OSError, job.RetrainError) as error:
+                if os.strerror(errno.EFBIG) in str(error):
+                    os._exit(errno.EFBIG)
+                traceback.print_exc()
             except BaseException:
                 traceback.print_exc()
             os._exit(99)
