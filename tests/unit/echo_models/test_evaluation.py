@@ -5,11 +5,13 @@ from echo_models.evaluation import (
     accuracy_of,
     balanced_accuracy_of,
     bootstrap,
+    calibration_error_of,
     confusion_matrix,
     constant_mask,
     dice_by_frame,
     draw_subjects,
     f1_of,
+    measure_certainty,
     measure_classes,
     measure_outlines,
 )
@@ -85,6 +87,31 @@ def test_views_are_measured_one_by_one() -> None:
     assert metrics["recall_b"].value == 0.5
     assert metrics["recall_c"].value == 1
     assert "recall_d" not in metrics  # there is no frame of it
+
+
+def test_the_calibration_error_is_how_far_confidence_and_share_right_lie_apart() -> None:
+    confidences = np.repeat([0.9, 0.6, 1.0], [10, 10, 5])
+    right = np.concatenate([np.arange(10) < 9, np.arange(10) < 2, np.ones(5)]).astype(bool)
+    # 0.9 of the first are right, 0.2 instead of 0.6 of the second, all of the third: 10 of 25 are off by 0.4.
+    assert calibration_error_of(confidences, right, np.ones(25)) == pytest.approx(0.16)
+    twice = np.repeat([1.0, 2.0, 0.0], [10, 10, 5])
+    assert calibration_error_of(confidences, right, twice) == pytest.approx(20 * 0.4 / 30)
+
+
+def test_certainty_is_told_before_and_after_and_of_what_is_kept() -> None:
+    labels = np.array([0, 1, 1, 0])
+    before = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.6, 0.4]])
+    known = np.array([True, True, False, True])
+    metrics = measure_certainty(before, np.full((4, 2), 0.5), known, labels, np.arange(4))
+    expected = -np.log([0.9, 0.8, 0.3, 0.6]).mean()
+    assert metrics["cross_entropy_uncalibrated"].value == pytest.approx(expected)
+    assert metrics["cross_entropy"].value == pytest.approx(np.log(2))
+    assert metrics["coverage"].value == 0.75
+    assert metrics["accuracy_of_known"].n == 3
+    assert "coverage" not in measure_certainty(before, before, None, labels, np.arange(4))
+    none = measure_certainty(before, before, np.zeros(4, bool), labels, np.arange(4))
+    assert none["coverage"].value == 0
+    assert "accuracy_of_known" not in none
 
 
 def test_dice_is_twice_the_common_part_over_both() -> None:

@@ -132,6 +132,68 @@ def test_train_publishes_and_leaves_production_alone(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
+def test_calibrate_publishes_a_new_version_and_leaves_production_alone(root: Path) -> None:
+    code, out, err = run(root, "calibrate", "lvh", "--subjects", "24", "--processes", "1")
+    assert code == 0, err
+    registry = Registry(root / "models")
+    assert registry.production("lvh") == "v2"
+    made = registry.versions("lvh")[-1]
+    assert made.startswith("v2.c")
+    assert made in out
+    contract = read_manifest(registry.resolve("lvh", made)).calibration
+    assert contract is not None
+    assert contract.source == "phantom, seed 1001"  # the model's is 1
+    _, shown, _ = run(root, "show", "lvh", made)
+    assert "phantom, seed 1001" in shown
+    code, out, _ = run(root, "calibrate", "lvh", "v1", "--subjects", "24", "--out", str(root / "b"), "--json")
+    assert code == 0
+    assert list((root / "b" / "lvh").iterdir()) == [Path(json.loads(out)["folder"])]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("lvh", "--seed", "1"), 2, "calibrate on others"),
+        (("lvh", "--labels", "labels"), 2, "go together"),
+        (("lvh", "v9"), 3, "no version 'v9'"),
+        (("view",), 3, "no version of 'view' is in production"),
+        (("fov",), 2, "fov"),
+        (("lvh", "--coverage", "1"), 2, "coverage"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused(
+    root: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    received, _, err = run(root, "calibrate", *arguments)
+    assert received == code
+    assert words in err
+
+
+@pytest.mark.usefixtures("tiny")
+def test_too_few_subjects_for_a_calibration_are_exit_code_1(root: Path) -> None:
+    code, _, err = run(root, "calibrate", "lvh", "--subjects", "8", "--processes", "1")
+    assert code == 1
+    assert "5 or more subjects for each class" in err
+
+
+@pytest.mark.usefixtures("tiny")
+def test_training_calibrates_on_its_validation_frames_where_they_suffice(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan(seed=0, subjects=72, views=("a4c",), frames_per_clip=1)
+    monkeypatch.setitem(recipes.PLANS, "small", dict.fromkeys(recipes.RECIPES, plan))
+    code, _, err = run(root, "lvh", "--processes", "1", "--epochs", "1", command=train)
+    assert code == 0, err
+    registry = Registry(root / "models")
+    folder = registry.resolve("lvh", registry.versions("lvh")[-1])
+    manifest = read_manifest(folder)
+    assert manifest.calibration is not None
+    assert manifest.calibration.frames == manifest.training["frames"]["validation"]
+    assert ".c" not in manifest.version
+    assert "## Calibration" in (folder / CARD).read_text()
+
+
+@pytest.mark.usefixtures("tiny")
 def test_replace_leaves_one_version(tmp_path: Path) -> None:
     out = tmp_path / "bundles"
     for seed in ("1", "2"):
