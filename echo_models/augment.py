@@ -18,6 +18,8 @@ class Augmentation:
     Attributes:
         rotation_degrees: the most it turns either way (paper: 10).
         shift_ratio: the most it moves, of its height and width (paper: 0.1).
+        across_ratio: the most it moves across, of its width, where that differs (paper's ImageNet networks:
+            0.15); None for `shift_ratio`.
         jitter: strength of random gamma, contrast, brightness and black, 0 for none. Not in the paper: its
             frames of training and use came from the same machines, the phantom's do not.
         mask_growth_px: how far a mask may shrink (negative) and grow. Not in the paper: in use masks
@@ -33,6 +35,7 @@ class Augmentation:
     mask_growth_px: tuple[int, int] = (0, 0)
     unmasked_share: float = 0.0
     cutout_ratio: float = 0.0
+    across_ratio: float | None = None
 
 
 NO_AUGMENTATION = Augmentation(rotation_degrees=0.0, shift_ratio=0.0)
@@ -53,7 +56,9 @@ def move(
     """
     count, rows, columns = layers[0].shape
     angles = np.deg2rad(rng.uniform(-1, 1, count) * augmentation.rotation_degrees)
-    shifts = rng.uniform(-1, 1, (count, 2)) * augmentation.shift_ratio * (columns, rows)
+    down_ratio, across_ratio = augmentation.shift_ratio, augmentation.across_ratio
+    ratios = (down_ratio if across_ratio is None else across_ratio, down_ratio)
+    shifts = rng.uniform(-1, 1, (count, 2)) * ratios * (columns, rows)
     moved = tuple(np.empty_like(layer) for layer in layers)
     for n, (angle, (across, down)) in enumerate(zip(angles, shifts, strict=True)):
         cosine, sine = np.cos(angle), np.sin(angle)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import keras
 import numpy as np
 
+from echo_models.augment import Augmentation
 from echo_models.datasets import Examples, LabeledFrames, Plan, Split, render, split_by_subject
 from echo_models.experiments.code import code_of
 from echo_models.experiments.results import Facts, Result, Shelf
@@ -25,11 +26,12 @@ from echo_models.views import VIEWS
 NAME: Final = "views"
 TRANSFER: Final = ("resnet50", "vgg16")
 
-# The paper's rates, with batches that a 224 x 224 network can hold.
-_SCHEDULES: Final[Mapping[str, Schedule]] = {
-    "resnet50": Schedule(20, 32, 0.01, 0.96, patience=2),
-    "vgg16_stage1": Schedule(10, 32, 0.02, 0.9, patience=2),
-    "vgg16_stage2": Schedule(10, 32, 0.001, 0.9, patience=2),
+# The paper's rates and augmentation, with batches that a 224 x 224 network can hold.
+_AUGMENTATION: Final = Augmentation(rotation_degrees=5, shift_ratio=0.1, across_ratio=0.15)
+SCHEDULES: Final[Mapping[str, Schedule]] = {
+    "resnet50": Schedule(20, 32, 0.01, 0.96, patience=2, augmentation=_AUGMENTATION),
+    "vgg16_stage1": Schedule(10, 32, 0.02, 0.9, patience=2, augmentation=_AUGMENTATION),
+    "vgg16_stage2": Schedule(10, 32, 0.001, 0.9, patience=2, augmentation=_AUGMENTATION),
 }
 
 
@@ -109,7 +111,7 @@ def _arms(bench: _Bench) -> Iterator[tuple[str, dict[str, Any], _Train]]:
         weights = bench.imagenet.get(name)
         if weights is not None or bench.random_transfer:
             start = "random" if weights is None else sha256_of(weights)
-            yield name, {"weights": start, "schedules": _SCHEDULES}, train
+            yield name, {"weights": start, "schedules": SCHEDULES}, train
 
 
 def _plain(bench: _Bench, settings: Mapping[str, Any]) -> Result:
@@ -187,7 +189,7 @@ def _vgg16(bench: _Bench, settings: Mapping[str, Any]) -> Result:
 
 
 def _shortened(bench: _Bench, stage: str) -> Schedule:
-    schedule = _SCHEDULES[stage]
+    schedule = SCHEDULES[stage]
     return (
         schedule
         if bench.amounts.epochs is None

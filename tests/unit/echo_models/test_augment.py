@@ -28,6 +28,15 @@ def test_frames_move_no_further_than_asked() -> None:
         assert (frame > 0).sum() == 40 * 40  # shifted, nothing lost
 
 
+def test_frames_can_move_further_across_than_down() -> None:
+    across = Augmentation(rotation_degrees=0, shift_ratio=0.05, across_ratio=0.2)
+    (shifted,) = move((square(),), across, np.random.default_rng(0))
+    places = [[axis.mean() for axis in np.nonzero(frame)] for frame in shifted]
+    rows, columns = np.abs(np.array(places) - (59.5, 79.5)).max(axis=0)
+    assert rows <= 6.5
+    assert 16.5 < columns <= 32.5
+
+
 def test_rotation_keeps_the_middle() -> None:
     (turned,) = move((square(),), Augmentation(rotation_degrees=10, shift_ratio=0), np.random.default_rng(0))
     assert (turned[:, 50:70, 75:85] == 200).all()

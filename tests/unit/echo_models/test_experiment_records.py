@@ -14,8 +14,14 @@ from echo_models.experiments.science import science_page
 from echo_models.experiments.severity_report import METRICS, read_curves, write_severity_report
 from echo_models.manifest import Interval
 
-COMMON: dict[str, Any] = {"key": "k", "seed": 3, "size": "toy", "code_version": "echobeam 0", "commit": "c0ffee",
-          "machine": "2 cores, 24 GiB"}  # fmt: skip
+COMMON: dict[str, Any] = {
+    "key": "k",
+    "seed": 3,
+    "size": "toy",
+    "code_version": "echobeam 0",
+    "commit": "c0ffee",
+    "machine": "2 cores, 24 GiB",
+}
 
 
 def interval(value: float, control: float | None = None) -> Interval:
