@@ -37,6 +37,11 @@ class SemiSupervisedGan(keras.Model):
         options = options or GanOptions()
         self.generator = build_generator(preset)
         self.discriminator = build_discriminator(preset, classes, head=options.head)
+        if options.head == "sigmoid":
+            # "Real" starts as the mean of the logits, of which the softmax over the classes knows nothing:
+            # random weights would push real frames towards the classes of the positive ones.
+            kernel = self.discriminator.get_layer("real_logit").kernel
+            kernel.assign(ops.full(kernel.shape, 1 / classes))
         self.classes = classes
         self._preset, self._head, self._decay = preset, options.head, options.ema_decay
         self._random = keras.random.SeedGenerator(seed)
