@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -48,7 +48,7 @@ _BUSY: Final = 4
 )
 @click.option(
     "--studies",
-    type=click.File(encoding="utf-8"),
+    type=click.Path(dir_okay=False, allow_dash=True),
     help="Process the studies whose Study Instance UIDs this file lists, one a line, and stop; - is stdin.",
 )
 @click.option(
@@ -74,7 +74,7 @@ def work(
     root: Path,
     once: bool,
     runner: str | None,
-    studies: IO[str] | None,
+    studies: str | None,
     http_port: int | None,
     studies_per_batch: int | None,
     studies_in_flight: int | None,
@@ -96,6 +96,7 @@ def work(
 
     configure_logging(quiet=quiet)
     quiet_beam()
+    listed = None if studies is None else _read_list(studies)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up chatter
     with _exit_codes():
         from beam_jobs.settings import DEID_SECTION, SECTION, DeidSettings, WorkerSettings
@@ -133,29 +134,42 @@ def work(
         stop_with_supervisor()
         with worker:
             failed_before = worker.ledger.counts_by_state()[StudyState.FAILED]
-            if studies is None:
+            if listed is None:
                 worker.run(once=once)
             else:
-                _run_listed(worker, studies)
+                _run_listed(worker, listed)
             failed = worker.ledger.counts_by_state()[StudyState.FAILED] - failed_before
-    if (once or studies is not None) and failed > 0:
+    if (once or listed is not None) and failed > 0:
         sys.exit(_FAILED)
 
 
-def _run_listed(worker: "Worker", file: IO[str]) -> None:
-    """Process the studies that a file lists, and say on stdout what became of them."""
-    listed = dict.fromkeys(filter(None, map(str.strip, file)))
-    states = worker.ledger.states_of(list(listed))
+def _read_list(path: str) -> list[str]:
+    """Read Study Instance UIDs, one a line; each counts once."""
+    try:
+        with click.open_file(path, encoding="utf-8") as file:
+            return list(dict.fromkeys(filter(None, map(str.strip, file))))
+    except (OSError, UnicodeDecodeError) as error:
+        click.echo(
+            f"Error: the list of studies cannot be read ({type(error).__name__}): expected a text file with "
+            f"one Study Instance UID on each line, received {path}",
+            err=True,
+        )
+        sys.exit(_REFUSED)
+
+
+def _run_listed(worker: "Worker", listed: list[str]) -> None:
+    """Process the studies of a list, and say on stdout what became of them."""
+    states = worker.ledger.states_of(listed)
     unknown = len(listed) - len(states)
     if unknown:
         click.echo(
-            f"Error: {unknown} of the {len(listed)} studies that {file.name} lists are not in the ledger: "
+            f"Error: {unknown} of the {len(listed)} listed studies are not in the ledger: "
             "expected one Study Instance UID of `echobeam studies list` on each line; nothing was processed",
             err=True,
         )
         sys.exit(_NOT_FOUND)
-    worker.run_studies(list(listed))
-    counts = Counter(worker.ledger.states_of(list(listed)).values())
+    worker.run_studies(listed)
+    counts = Counter(worker.ledger.states_of(listed).values())
     click.echo(", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no studies")
 
 

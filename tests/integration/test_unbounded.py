@@ -14,6 +14,7 @@ from apache_beam.runners.portability.portable_runner import PipelineResult
 from beam_jobs.driver import Driver
 from beam_jobs.engine import beam_flags, cancel_jobs
 from beam_jobs.settings import DeidSettings, WorkerSettings
+from beam_jobs.verbs.work import _read_list as read_list
 from beam_jobs.verbs.work import _run_listed as run_listed
 from beam_jobs.worker import Worker
 from dicom_listener.ledger import Ledger
@@ -129,8 +130,8 @@ def test_listed_studies_are_processed_and_no_others(
     fill(ledger, settings, range(3))
     listed = tmp_path / "listed.txt"
     listed.write_text(f"{uid(2)}\n\n{uid(0)}\n{uid(2)}\n", encoding="utf-8")
-    with working_on(settings) as worker, listed.open() as file:
-        run_listed(worker, file)
+    with working_on(settings) as worker:
+        run_listed(worker, read_list(str(listed)))
     assert capsys.readouterr().out.splitlines()[-1] == "2 done"
     assert list(ledger.states_of([uid(n) for n in range(3)]).values()) == ["done", "complete", "done"]
 
@@ -141,10 +142,17 @@ def test_a_study_that_is_listed_and_unknown_stops_the_run_before_it_begins(
     fill(ledger, settings, range(1))
     listed = tmp_path / "listed.txt"
     listed.write_text(f"{uid(0)}\n{uid(77)}\n", encoding="utf-8")
-    with working_on(settings) as worker, listed.open() as file, pytest.raises(SystemExit) as ended:
-        run_listed(worker, file)
+    with working_on(settings) as worker, pytest.raises(SystemExit) as ended:
+        run_listed(worker, read_list(str(listed)))
     assert ended.value.code == 3
     said = capsys.readouterr().err
-    assert "1 of the 2 studies" in said
+    assert "1 of the 2 listed studies" in said
     assert uid(77) not in said
     assert ledger.counts_by_state()["complete"] == 1
+
+
+def test_a_list_that_cannot_be_read_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_list(str(tmp_path / "absent.txt"))
+    assert ended.value.code == 2
+    assert "FileNotFoundError" in capsys.readouterr().err
