@@ -120,7 +120,7 @@ def test_a_pipeline_that_a_killed_driver_left_is_ended_and_its_studies_come_back
     assert cancel_jobs(flags, "another") == 0
     with working(left):
         fill(ledger, settings, range(1, 3))
-        wait_for("the next studies", lambda: ledger.counts_by_state()["done"] == 3)
+        wait_for("the next studies", lambda: ledger.counts_by_state()["done"] == 3, deadline_s=300)
     assert cancel_jobs(flags, "left") == 0
 
 
