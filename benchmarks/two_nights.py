@@ -199,10 +199,11 @@ One seed: another gives other numbers.
 
 {lines}
 
-From the first night to the second, accuracy changed by {gain:+.3f}; the gate, which compares the two models
-frame by frame, puts the difference of their balanced accuracies between {numbers["difference_low"]:+.3f} and
-{numbers["difference_high"]:+.3f}. Of the change, {same_steps:+.3f} came with the second night's number of
-steps alone, on the first night's frames.
+From the first night to the second, accuracy changed by {gain:+.3f}. The gate compared the second night's
+model, frame by frame, with the one then in production (`{second.production}`; `{first.version}` is the first
+night's), and puts the difference of their balanced accuracies between {numbers["difference_low"]:+.3f} and
+{numbers["difference_high"]:+.3f}. With the second night's number of steps, but the first night's frames, the
+change is {same_steps:+.3f}.
 
 What the gate said:
 
