@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from echo_models.augment import Augmentation
 from echo_models.datasets import Examples, Known, LabeledFrames, Plan
 from echo_models.errors import TrainingError
 from echo_models.experiments import hypertrophy, resolution, sizes, views
@@ -16,7 +17,7 @@ from echo_models.experiments.report import class_table, table, write_report
 from echo_models.experiments.results import Facts, Result, Shelf, read_results
 from echo_models.experiments.runs import Exam, Stopwatch, measure
 from echo_models.fitting import Step
-from echo_models.networks import PRESETS, Preset, build_view_classifier
+from echo_models.networks import PRESETS, Preset, build_view_classifier, logits_of
 from echo_models.transfer import build_resnet50, build_vgg16, convolutional_base
 from echo_models.views import VIEWS
 
@@ -179,7 +180,10 @@ SHARED: dict[str, Any] = {
 def test_the_resolution_study_trains_an_arm_for_each_of_the_papers_resolutions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [arm.name for arm in resolution.ARMS] == ["240x320", "120x160", "60x80", "30x40", "15x20"]
+    assert resolution.ARMS == (
+        (240, 320, "max", 7), (120, 160, "max", 3), (60, 80, "max", 3), (30, 40, "average", 3),
+        (15, 20, "average", 3),
+    )  # fmt: skip
     monkeypatch.setattr(resolution, "ARMS", (resolution.ARMS[0], resolution.ARMS[-1]))
     resolution.compare_resolutions(tmp_path, **SHARED)
     results = read_results(tmp_path)
@@ -214,9 +218,43 @@ def test_hypertrophy_is_measured_after_each_stage_of_each_arm(
     assert arms == [f"{arm}_stage{stage}" for arm in ("whole", "random") for stage in (1, 2)]
 
 
+@pytest.mark.parametrize(
+    ("stage", "learning_rate", "decay"),
+    [("resnet50", 0.01, 0.96), ("vgg16_stage1", 0.02, 0.9), ("vgg16_stage2", 0.001, 0.9)],
+)
+def test_the_papers_transfer_schedules_are_the_papers(stage: str, learning_rate: float, decay: float) -> None:
+    schedule = views.SCHEDULES[stage]
+    assert (schedule.learning_rate, schedule.decay) == (learning_rate, decay)
+    assert schedule.augmentation == Augmentation(rotation_degrees=5, shift_ratio=0.1, across_ratio=0.15)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_transfer_networks_train_from_random_weights_if_asked_and_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(*_: Any, **__: Any) -> keras.Model:
+        frames = keras.Input((224, 224, 1))
+        logits = logits_of(build_view_classifier(TINY.sharp))(keras.layers.Resizing(120, 160)(frames))
+        return keras.Model(frames, keras.layers.Softmax()(logits))
+
+    monkeypatch.setattr(views, "build_resnet50", small)
+    kept = views._arms
+
+    def only_resnet50(bench: Any) -> Any:
+        return [arm for arm in kept(bench) if arm[0] == "resnet50"]
+
+    monkeypatch.setattr(views, "_arms", only_resnet50)
+    assert views.compare_views(tmp_path, imagenet={}, random_transfer=True, **SHARED) == []
+    (result,) = read_results(tmp_path)
+    assert result.note == "from random convolutions: no ImageNet weights were given"
+
+
 def test_resnet50_learns_whole_with_the_papers_head() -> None:
     model = build_resnet50(None, classes=3, size=32)
     assert model.output_shape == (None, 3)
+    head = model.layers[model.layers.index(convolutional_base(model)) + 1 :]
+    assert [type(layer).__name__ for layer in head] == ["BatchNormalization", "Dense", "Softmax"]
+    assert all(layer.trainable for layer in model.layers)
     assert model.predict(np.zeros((1, 32, 32, 1), np.float32), verbose=0).sum() == pytest.approx(1, abs=1e-5)
 
 

@@ -36,6 +36,38 @@ def test_the_papers_unet_has_the_papers_parameters() -> None:
     assert build_unet(PAPER).count_params() == down + up + conv(1, 64, 2) == 7_696_258
 
 
+def test_the_papers_unet_has_its_levels_and_drops_before_the_first_way_up() -> None:
+    names = [type(layer).__name__ for layer in build_unet(PAPER).layers]
+    assert names.count("Dropout") == 1
+    up = names.index("Conv2DTranspose")
+    assert names[up - 1] == "Dropout"
+    down = build_unet(PAPER).layers[: up - 1]
+    convolutions = [layer for layer in down if isinstance(layer, keras.layers.Conv2D)]
+    assert [(layer.filters, *layer.output.shape[1:3]) for layer in convolutions] == [
+        (filters, 120 // shrunk, 160 // shrunk)
+        for filters, shrunk in ((64, 1), (128, 2), (256, 4), (512, 8))
+        for _ in "ab"
+    ]
+    assert {(layer.kernel_size, layer.padding, layer.activation.__name__) for layer in convolutions} == {
+        ((3, 3), "same", "relu")
+    }
+
+
+@pytest.mark.parametrize(("rows", "columns", "kernel"), [(120, 160, 3), (240, 320, 7)])
+def test_the_papers_cnn_normalises_each_convolution_and_pools_each_pair(
+    rows: int, columns: int, kernel: int
+) -> None:
+    model = build_view_classifier(PAPER, "max", rows=rows, columns=columns, first_kernel=kernel)
+    convolution = ["Conv2D", "BatchNormalization", "ReLU"]
+    names = [type(layer).__name__ for layer in model.layers]
+    assert names[1 : names.index("Flatten")] == (2 * convolution + ["MaxPooling2D"]) * 4
+    dense = ["Dense", "BatchNormalization", "ReLU", "Dropout"]
+    assert names[names.index("Flatten") + 1 :] == [*dense, *dense, "Dense", "Softmax"]
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [layer.kernel_size[0] for layer in convolutions] == [kernel, kernel, 3, 3, 3, 3, 3, 3]
+    assert not any(layer.use_bias for layer in convolutions)
+
+
 def convolutions_of_the_cnn() -> int:
     # Pairs without bias, each with batch normalisation (four numbers a filter).
     widths = (16, 32, 64, 128)
@@ -64,6 +96,8 @@ def test_the_papers_hypertrophy_classifier_is_the_same_cnn_with_one_unit() -> No
     dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)][:-1]
     assert [layer.units for layer in dense] == [1024, 512]
     assert [float(layer.kernel_regularizer.l2) for layer in dense] == pytest.approx([0.03, 0.03])
+    assert {type(layer.kernel_initializer).__name__ for layer in dense} == {"GlorotUniform"}  # Xavier
+    assert sum(isinstance(layer, keras.layers.AveragePooling2D) for layer in model.layers) == 4
     dropout = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     assert dropout == [0.4, 0.4]
 
