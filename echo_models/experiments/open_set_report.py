@@ -11,6 +11,7 @@ from echo_models.foreign import FOREIGN_KINDS, render_foreign
 from echo_models.manifest import Interval
 
 CAPTION: Final = "Synthetic frames; 95 % intervals by bootstrap over subjects, of foreign frames over frames."
+_HALF: Final = len(FOREIGN_KINDS) // 2
 _TEXT: Final = """\
 Known frames are scans of {subjects} phantom subjects in all fifteen views, whom neither training nor
 calibration has seen. Foreign frames are {foreign} of each kind that echo_models/foreign.py draws: other
@@ -61,7 +62,8 @@ def write_open_set_report(folder: Path, into: Path | None = None, *, command: st
         "",
         f"![Four frames of each kind]({kinds.name})",
         "",
-        "Four frames of each foreign kind, synthetic: from the top " + ", ".join(FOREIGN_KINDS) + ".",
+        f"Four frames of each foreign kind, synthetic: on the left from the top {_list(FOREIGN_KINDS[:_HALF])};",
+        f"on the right {_list(FOREIGN_KINDS[_HALF:])}.",
         "",
         "## Which score",
         "",
@@ -73,6 +75,10 @@ def write_open_set_report(folder: Path, into: Path | None = None, *, command: st
     page = into / f"{NAME}.md"
     page.write_text("\n".join(lines), encoding="utf-8")
     return page
+
+
+def _list(kinds: tuple[str, ...]) -> str:
+    return ", ".join(kinds).replace("_", " ")
 
 
 def _certainty_table(outcome: Outcome) -> list[str]:
@@ -147,8 +153,7 @@ def _draw_kinds(path: Path) -> None:
     rows = [
         np.hstack([render_foreign(kind, seed=number).frame for number in range(4)]) for kind in FOREIGN_KINDS
     ]
-    half = len(rows) // 2
-    sheet = np.hstack([np.vstack(rows[:half]), np.vstack(rows[half:])])
+    sheet = np.hstack([np.vstack(rows[:_HALF]), np.vstack(rows[_HALF:])])
     figure = _figure(sheet.shape[1] / 110, sheet.shape[0] / 110)
     figure.figimage(sheet, cmap="gray", vmin=0, vmax=255)
     figure.savefig(path, dpi=110)
