@@ -32,6 +32,14 @@ from dicom_listener.log import describe_error
 
 PIPELINE_ENDED: Final = "the pipeline ended while the study was at work"
 
+STALLED: Final = "STALLED"
+"""What we call a pipeline that the engine says runs, and that has taken up nothing for a whole lease, or for
+`SHORTEST_STALL_S` if that is longer, while studies wait."""
+
+SHORTEST_STALL_S: Final = 180.0
+"""A worker process may need minutes to start where others keep its host busy."""
+
+_LOOKS: Final = 10
 _LONGEST_PAUSE_S: Final = 60.0
 _LIVED_S: Final = 300.0
 """A pipeline that ran for so long is submitted again at once; after a shorter life the pause doubles."""
@@ -127,7 +135,7 @@ class Driver:
         finally:
             with suppress(Exception):  # the engine may be gone; what Beam started here for the job ends, too
                 job.cancel()
-        was_wanted = not PipelineState.is_terminal(state)
+        was_wanted = state != STALLED and not PipelineState.is_terminal(state)
         process_metrics().batches.labels("done" if was_wanted else "failed").inc()
         self._give_back(error=None if was_wanted else PIPELINE_ENDED)
         _log.log(20 if was_wanted else 30, "pipeline_ended", name=self._name, state=state)
@@ -148,11 +156,27 @@ class Driver:
 
     def _watch(self, job: Any, *, once: bool) -> str:
         """Wait until the pipeline ends, or is to be ended; give its state."""
+        looks, pause_s = _LOOKS, max(self._settings.lease_s, SHORTEST_STALL_S) / _LOOKS
+        next_look = 0.0
         while True:
             state = str(job.state)
             if PipelineState.is_terminal(state) or self._stopping.is_set() or (once and self._is_idle()):
                 return state
+            if monotonic() >= next_look:
+                looks = looks - 1 if self._is_stuck() else _LOOKS
+                if not looks:
+                    return STALLED
+                next_look = monotonic() + pause_s
             self._stopping.wait(self._settings.poll_s)
+
+    def _is_stuck(self) -> bool:
+        """Say whether studies wait while the pipeline works at none. What has begun keeps its own lease."""
+        try:
+            held = self._ledger.claims_held_by(self._name)
+            waits = bool(held) or self._ledger.oldest_complete_age_s(now=self._clock()) > 0
+        except LedgerUnavailableError:
+            return False
+        return waits and not any(claim.has_begun for claim in held)
 
     def _is_idle(self) -> bool:
         self._ledger.complete_studies(self._rule, now=self._clock())

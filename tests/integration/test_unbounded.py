@@ -11,6 +11,7 @@ import duckdb
 import pytest
 from apache_beam.runners.portability.portable_runner import PipelineResult
 
+from beam_jobs import driver
 from beam_jobs.driver import Driver
 from beam_jobs.engine import beam_flags, cancel_jobs
 from beam_jobs.settings import DeidSettings, WorkerSettings
@@ -39,12 +40,17 @@ def engine(prism_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture
-def settings(engine: Program, models: Path, tmp_path: Path) -> WorkerSettings:
+def settings(
+    engine: Program, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> WorkerSettings:
+    # Now and then Prism runs a pipeline that gets nothing, where a process has had another one before.
+    monkeypatch.setattr(driver, "SHORTEST_STALL_S", 20.0)
     return WorkerSettings(
         root=tmp_path,
         models=models,
         http_port=0,
         poll_s=0.05,
+        lease_s=20,
         studies_in_flight=3,
         runner="PortableRunner",
         beam_options=[f"--job_endpoint={engine.endpoint}", "--environment_type=LOOPBACK"],

@@ -109,6 +109,34 @@ def test_a_job_is_cancelled_whatever_ends_the_watch(
     assert job.cancel.call_count == 2
 
 
+def test_a_pipeline_that_runs_and_takes_up_nothing_for_a_lease_is_submitted_again(
+    settings: WorkerSettings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Mock(state="RUNNING")
+    monkeypatch.setattr(module, "new_pipeline", lambda _: _Pipeline(job))
+    monkeypatch.setattr(module, "SHORTEST_STALL_S", 0.01)
+    driver = make_driver(settings.model_copy(update={"lease_s": 0.01}), ledger)
+    assert not driver._run_pipeline(once=False)
+    assert job.cancel.call_count == 1
+
+
+def test_a_pipeline_is_not_stuck_while_it_works_or_has_nothing_to_do(
+    settings: WorkerSettings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = make_driver(settings, ledger)
+    assert driver._is_stuck()  # two studies wait
+    claims = ledger.claim_studies(worker=driver._name, limit=2, lease_s=100, max_attempts=2, now=time.time())
+    assert driver._is_stuck()  # they are claimed, and nobody begins
+    ledger.begin_claim(claims[0].claim_token, max_attempts=2, now=time.time())
+    assert not driver._is_stuck()
+    for claim in claims:
+        with ledger.committing(claim.claim_token, now=time.time()):
+            pass
+    assert not driver._is_stuck()
+    monkeypatch.setattr(Ledger, "claims_held_by", Mock(side_effect=LedgerUnavailableError("down")))
+    assert not driver._is_stuck()
+
+
 class _Pipeline:
     """Takes any step, and runs as a job that is given."""
 
