@@ -58,6 +58,8 @@ def join_grids(grids: Sequence[Path], path: Path) -> None:
         grids: PNGs as `save_grid` writes them, of one size.
         path: of the picture, PNG.
     """
-    pictures = [np.asarray(Image.open(grid).convert("L")) for grid in grids]
-    parted = [np.pad(picture, ((0, 4 * GAP_PX), (0, 0)), constant_values=255) for picture in pictures]
+    parted = []
+    for grid in grids:
+        with Image.open(grid) as picture:
+            parted.append(np.pad(np.asarray(picture), ((0, 4 * GAP_PX), (0, 0)), constant_values=255))
     Image.fromarray(np.vstack(parted)).save(path, optimize=True)
