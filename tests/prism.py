@@ -1,10 +1,9 @@
 """Prism, Beam's own portable engine, and pools of worker processes for it, as real programs.
 
 Prism is built by Go: `go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0`. It is looked for on
-PATH and among Go's programs, and else built from Go's module cache, without network.
+PATH.
 """
 
-import functools
 import os
 import re
 import shutil
@@ -25,26 +24,9 @@ MODULE: Final = "github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0"
 _POOL: Final = "apache_beam.runners.worker.worker_pool_main"
 
 
-@functools.cache
 def find_prism() -> str | None:
-    """Give the path of Prism; None where there is none and none can be built."""
-    found = shutil.which("prism", path=os.pathsep.join([os.environ.get("PATH", ""), *_go_programs()]))
-    if found is not None or shutil.which("go") is None:
-        return found
-    cache = subprocess.run(["go", "env", "GOMODCACHE"], capture_output=True, text=True, check=True)
-    offline = {"GOPROXY": f"file://{cache.stdout.strip()}/cache/download", "GOSUMDB": "off"}
-    built = subprocess.run(
-        ["go", "install", MODULE], env={**os.environ, **offline}, capture_output=True, check=False
-    )
-    return shutil.which("prism", path=os.pathsep.join(_go_programs())) if built.returncode == 0 else None
-
-
-def _go_programs() -> list[str]:
-    if shutil.which("go") is None:
-        return []
-    said = subprocess.run(["go", "env", "GOBIN", "GOPATH"], capture_output=True, text=True, check=True)
-    gobin, gopath = said.stdout.splitlines()
-    return [gobin or f"{gopath}/bin"]
+    """Give the path of Prism; None where there is none."""
+    return shutil.which("prism")
 
 
 @pytest.fixture(scope="session")

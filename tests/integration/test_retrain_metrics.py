@@ -25,7 +25,7 @@ def shown(url: str) -> str:
 def line(name: str, value: str, **labels: str) -> str:
     inside = ",".join(
         f'{key}="{text}"'
-        for key, text in sorted({"instance": "", "job": "echobeam-retrain", **labels}.items())
+        for key, text in sorted({"instance": "", "job": "echobeam-retrain", "task": "lvh", **labels}.items())
     )
     return f"{name}{{{inside}}} {value}\n"
 
