@@ -9,7 +9,7 @@ of the same Adam; only what a step learns from unlabeled frames differs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from echo_models.evaluation import accuracy_of, confusion_matrix, f1_of
 from echo_models.fitting import OnStep, Step
 from echo_models.gan import GAN_SCHEDULES, GanSchedule, classify
 from echo_models.gan.batches import Batches, Frames, GanFrames, Labels, signed
+from echo_models.gan.step import measure_averages
 from echo_models.networks import (
     PRESETS,
     Preset,
@@ -98,6 +99,7 @@ def train_challenger(
     preset: str | Preset = "small",
     schedule: GanSchedule | None = None,
     augmentation: Augmentation = NO_AUGMENTATION,
+    ema_decay: float | None = None,
     ensemble: int = 1,
     validation: tuple[Frames, Labels] | None = None,
     seed: int = 0,
@@ -116,6 +118,8 @@ def train_challenger(
         preset: widths.
         schedule: None for the preset's GAN schedule, the small one's for other widths.
         augmentation: of labeled and unlabeled frames alike.
+        ema_decay: classify with a moving average of the weights, of which each step keeps this share; None
+            for the weights themselves.
         ensemble: members, whose probabilities are averaged.
         validation: frames and labels that are classified after each epoch for the log; nothing is learned
             or chosen by them.
@@ -145,6 +149,7 @@ def train_challenger(
             challenger.name if ensemble == 1 else f"{challenger.name}_member_{number}",
             folder,
             on_step or (lambda _: None),
+            ema_decay,
         )
         classifier, entries = member.train(f"member_{number}")
         classifiers.append(classifier)
@@ -167,24 +172,41 @@ class _Member:
     stage: str
     folder: Path | None
     on_step: OnStep
+    ema_decay: float | None = None
 
     def train(self, name: str) -> tuple[keras.Model, Log]:
         """Train from the last whole epoch that was kept."""
         keras.utils.set_random_seed(self.seed)
         discriminator = build_discriminator(self.preset, self.classes)
         learner = keras.Model(discriminator.input, discriminator.output["logits"])
-        optimizer = keras.optimizers.Adam(self.schedule.learning_rate, beta_1=self.schedule.beta_1)
+        optimizer = keras.optimizers.Adam(
+            self.schedule.learning_rate,
+            beta_1=self.schedule.beta_1,
+            use_ema=self.ema_decay is not None,
+            ema_momentum=self.ema_decay or 0.0,
+        )
         # Weights of the examples make means of sums: see `_together`.
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
         learner.compile(optimizer, loss)
         optimizer.build(learner.trainable_variables)
-        classifier = build_discriminator_classifier(discriminator, name)  # shares every weight
         checkpoint = Checkpoint(self.folder, self.stage, [*learner.variables, *optimizer.variables])
         log, _ = checkpoint.restore() or ([], [])
         while len(log) < self.schedule.epochs:
-            log.append(self._epoch(learner, len(log)) | self._score(classifier))
+            log.append(self._epoch(learner, len(log)) | self._score(self._classifier(learner, name)))
             checkpoint.keep(log)
-        return classifier, log
+        return self._classifier(learner, name), log
+
+    def _classifier(self, learner: keras.Model, name: str) -> keras.Model:
+        """Copy what it has learned, or the average of it, into a classifier."""
+        calm = replace(self.preset, input_dropout=0.0, block_dropout=0.0)
+        in_use = build_discriminator(calm, self.classes)
+        now = learner.get_weights()
+        learner.optimizer.finalize_variable_values(learner.trainable_variables)  # the average, if one is kept
+        keras.Model(in_use.input, in_use.output["logits"]).set_weights(learner.get_weights())
+        learner.set_weights(now)
+        if self.ema_decay is not None:
+            measure_averages(in_use, self.frames.mixture(self.seed))
+        return build_discriminator_classifier(in_use, name)
 
     def _epoch(self, learner: keras.Model, epoch: int) -> dict[str, Any]:
         batches = Batches(self.frames, self.schedule, self.augmentation, seed=(self.seed, epoch))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from echo_models.preprocessing import shrink, to_input
 
 Frames = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+
+_MEASURED: Final = 256
+"""Labeled and as many unlabeled frames, with which batch normalisation is measured before use."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +52,14 @@ class GanFrames:
     def shrunk(self, size: int) -> "GanFrames":
         """Bring the frames to the size of the networks: [N, size, size]."""
         return GanFrames(shrink(self.labeled, size, size), self.labels, shrink(self.unlabeled, size, size))
+
+    def mixture(self, seed: int) -> npt.NDArray[np.float32]:
+        """Draw labeled and as many unlabeled frames, to measure on: [N, H, W, 1], float32, -1 to 1."""
+        rng = np.random.default_rng(seed)
+        parts = [
+            frames[rng.permutation(len(frames))[:_MEASURED]] for frames in (self.labeled, self.unlabeled)
+        ]
+        return signed(rng.permutation(np.concatenate(parts)))
 
 
 class Batches:

@@ -1,8 +1,11 @@
 """One step of the semi-supervised GAN (paper, Methods, "GAN"): the model, its losses, its two Adams."""
 
+import dataclasses
 from typing import Any, Final
 
 import keras
+import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 from echo_models.backend import differentiate, require_backend, run_step
@@ -17,6 +20,10 @@ from echo_models.networks import (
 
 MEASURES: Final = ("supervised", "unsupervised", "generated", "matching", "d_real", "d_generated")
 """Losses of a step, then D(x) and D(G(z)): mean probabilities that frames are real."""
+
+
+_MEASURED_TOGETHER: Final = 64
+"""Frames of a batch whose mean and variance are measured."""
 
 
 class SemiSupervisedGan(keras.Model):
@@ -69,15 +76,28 @@ class SemiSupervisedGan(keras.Model):
         """Classify frames: [N, 110, 110, 1] to logits [N, K]."""
         return self.discriminator(frames, training=training)["logits"]
 
-    def classifier(self, name: str = "discriminator_classifier") -> keras.Model:
+    def classifier(
+        self, name: str = "discriminator_classifier", frames: npt.NDArray[np.float32] | None = None
+    ) -> keras.Model:
         """Copy what it has learned into a classifier that computes in float32.
 
         Its weights are the moving average where one is kept. It reads frames as every network of this
         package does: [N, 110, 110, 1], float32, 0 to 1, and gives probabilities [N, K].
+
+        Args:
+            name: of the model.
+            frames: [N, 110, 110, 1], float32, -1 to 1, real ones, with which the averages of its batch
+                normalisation are measured again: those of training were taken under dropout, which
+                makes every activation after it vary more than it does in use. None for those.
         """
         discriminator = build_discriminator(self._preset, self.classes, head=self._head)
-        weights = self._averages or self.discriminator.weights
-        discriminator.set_weights([weight.numpy() for weight in weights])
+        discriminator.set_weights([weight.numpy() for weight in self._averages or self.discriminator.weights])
+        if frames is not None:
+            calm = dataclasses.replace(self._preset, input_dropout=0.0, block_dropout=0.0)
+            measured = build_discriminator(calm, self.classes, head=self._head)
+            measured.set_weights(discriminator.get_weights())
+            measure_averages(measured, frames)
+            discriminator.set_weights(measured.get_weights())
         return build_discriminator_classifier(discriminator, name=name)
 
     def drawer(self) -> keras.Model:
@@ -174,6 +194,23 @@ class SemiSupervisedGan(keras.Model):
         decay = ops.minimum(self._decay, steps / (steps + 9))
         for average, weight in zip(self._averages, self.discriminator.weights, strict=True):
             average.assign(decay * average + (1 - decay) * weight)
+
+
+def measure_averages(discriminator: keras.Model, frames: npt.NDArray[np.float32]) -> None:
+    """Give batch normalisation averages that fit its weights: those over frames, batch after batch.
+
+    Args:
+        discriminator: without dropout, which would make activations vary more than they do in use.
+        frames: [N, 110, 110, 1], float32, -1 to 1.
+    """
+    normalizations = [
+        layer for layer in discriminator.layers if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    size = min(_MEASURED_TOGETHER, len(frames))
+    for number, start in enumerate(range(0, len(frames) - size + 1, size)):
+        for layer in normalizations:
+            layer.momentum = number / (number + 1)
+        discriminator(frames[start : start + size], training=True)
 
 
 class _AdamPair(keras.optimizers.Optimizer):

@@ -105,12 +105,16 @@ class _Member:
         by_class = generated.reshape(self.classes, _COLUMNS, *generated.shape[1:])
         seen = {"diversity_ratio": diversity_ratio(by_class, signed(self.frames.unlabeled[:_REAL_FRAMES]))}
         if self.validation is not None:
-            seen |= _score(gan.classifier(), *self.validation, self.classes)
+            seen |= _score(self.classifier(gan), *self.validation, self.classes)
         found = troubles(entry | seen)
         for trouble, there in found.items():
             if there:
                 _log.warning("%s: %s in epoch %d", self.stage, trouble.replace("_", " "), epoch)
         return seen | found
+
+    def classifier(self, gan: SemiSupervisedGan, name: str = "discriminator_classifier") -> keras.Model:
+        """Take the classifier out, with averages measured on labeled and unlabeled frames alike."""
+        return gan.classifier(name, self.frames.mixture(self.seed))
 
 
 def _score(classifier: keras.Model, frames: Frames, labels: Labels, classes: int) -> dict[str, float]:
@@ -185,11 +189,12 @@ def train_gan(
     stopped_early = False
     for number in range(1, options.ensemble + 1):
         stage = "gan" if options.ensemble == 1 else f"gan_member_{number}"
-        gan, entries = replace(first, seed=seed + 1000 * (number - 1), stage=stage).train()
+        member = replace(first, seed=seed + 1000 * (number - 1), stage=stage)
+        gan, entries = member.train()
         stopped_early = len(entries) < first.schedule.epochs
         if stopped_early and classifiers:
             break
-        classifiers.append(gan.classifier(name=f"member_{number}"))
+        classifiers.append(member.classifier(gan, f"member_{number}"))
         generators.append(gan.drawer())
         log += [entry | {"member": float(number)} for entry in entries]
         if stopped_early:
