@@ -27,6 +27,7 @@ from tests.toy import TOY_PRESET, toy_frames
 
 TINY = dataclasses.replace(TOY_PRESET, gan_size=28, discriminator_filters=(4, 4, 8))
 SCHEDULE = GanSchedule(epochs=2, batch_size=4, learning_rate=0.001, max_steps=2)
+SHORTEST = dataclasses.replace(SCHEDULE, max_steps=1)
 
 
 def frames_and_labels() -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +146,7 @@ def test_averages_of_normalisation_are_measured_again_without_dropout() -> None:
 
 
 def test_an_ensemble_gives_the_mean_of_members_that_differ(train: Callable[..., TrainedGan]) -> None:
-    trained = train(options=GanOptions(ensemble=2))
+    trained = train(options=GanOptions(ensemble=2), schedule=SHORTEST)
     frames, _ = frames_and_labels()
     members = [trained.classifier.get_layer(f"member_{number}") for number in (1, 2)]
     ours = [classify(member, frames) for member in members]
@@ -162,7 +163,7 @@ def test_an_ensemble_goes_on_with_the_member_that_was_killed(
         if (step.stage, step.epoch) == ("gan_member_2", 2):
             raise KeyboardInterrupt
 
-    train = partial(train, options=GanOptions(ensemble=2, ema_decay=0.5), folder=tmp_path)
+    train = partial(train, options=GanOptions(ensemble=2, ema_decay=0.5), schedule=SHORTEST, folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         train(on_step=kill)
     steps: list[Step] = []
@@ -175,7 +176,7 @@ def test_an_ensemble_goes_on_with_the_member_that_was_killed(
 
 def test_when_time_is_over_the_members_that_are_ready_count(train: Callable[..., TrainedGan]) -> None:
     over = iter([False, False, True])
-    trained = train(options=GanOptions(ensemble=3), out_of_time=lambda: next(over))
+    trained = train(options=GanOptions(ensemble=3), schedule=SHORTEST, out_of_time=lambda: next(over))
     # Asked after the first epoch of each member: the third is not ready, and is left out.
     assert [(entry["member"], entry["epoch"]) for entry in trained.log] == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
