@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -154,6 +155,25 @@ def test_members_of_an_ensemble_differ_and_are_averaged() -> None:
     first, second = (np.asarray(trained.classifier.get_layer(f"member_{n}")(inputs)) for n in (1, 2))
     assert not np.allclose(first, second)
     assert np.allclose(trained.classifier(inputs), (first + second) / 2, atol=1e-6)
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_average_of_its_weights_classifies_if_asked_for() -> None:
+    frames, labels = frames_and_labels()
+
+    def weights(steps: int, ema_decay: float | None) -> list[np.ndarray]:
+        schedule = dataclasses.replace(SCHEDULE, epochs=1, max_steps=steps)
+        trained = train_challenger(
+            SUPERVISED, frames, labels, frames, preset=TINY, schedule=schedule, ema_decay=ema_decay, seed=5
+        )
+        discriminator = trained.classifier.get_layer("discriminator")
+        network = keras.Model(discriminator.input, discriminator.output["logits"])
+        return [np.asarray(weight) for weight in network.trainable_weights]
+
+    first, second, averaged = weights(1, None), weights(2, None), weights(2, 0.25)
+    for before, after, ours in zip(first, second, averaged, strict=True):
+        assert ours == pytest.approx(0.25 * before + 0.75 * after, rel=1e-3, abs=1e-5)
+    assert any(not np.allclose(after, ours) for after, ours in zip(second, averaged, strict=True))
 
 
 def test_no_frames_or_labels_out_of_range_are_refused() -> None:
