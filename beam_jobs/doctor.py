@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from beam_jobs.command import EXTRA_OF_MODULE
-from dicom_listener.runfile import read_run_file
+from dicom_listener.operations.runfile import read_run_file
 
 GIB: Final = 1024**3
 LITTLE_SPACE_BYTES: Final = 20 * GIB
@@ -279,8 +279,8 @@ def check_senders(configuration: Configuration) -> Iterator[Finding]:
 
 def check_tls(configuration: Configuration) -> Iterator[Finding]:
     """Check the files of TLS as the listener would, and how long our certificate is good."""
+    from dicom_listener.association.tls import certificate_expires_at, server_context  # noqa: PLC0415
     from dicom_listener.errors import CertificateError  # noqa: PLC0415
-    from dicom_listener.tls import certificate_expires_at, server_context  # noqa: PLC0415
 
     if configuration.listener is None:
         return

@@ -25,9 +25,9 @@ from beam_jobs.metrics import process_metrics
 from beam_jobs.pipeline import ProcessStudies, report_study
 from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.unbounded import BeginStudies, ClaimStudies
-from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import LedgerUnavailableError
 from dicom_listener.ledger import Ledger, StudyState
+from dicom_listener.ledger.completion import CompletionRule
 from dicom_listener.log import describe_error
 
 PIPELINE_ENDED: Final = "the pipeline ended while the study was at work"

@@ -27,8 +27,8 @@ from beam_jobs.deid import Pseudonymizer
 from beam_jobs.errors import BeamJobsError
 from beam_jobs.pool_dataset import MANIFEST_FILE, PAST_MANIFESTS, PoolManifest
 from beam_jobs.staging import files_of_study, remove_released
-from dicom_listener.erasure import forget_studies, list_identities, spooled_paths, stop_studies
 from dicom_listener.ledger import Ledger
+from dicom_listener.ledger.erasure import forget_studies, list_identities, spooled_paths, stop_studies
 from echo_models.errors import ModelsError
 from echo_models.manifest import TASKS, read_manifest
 from echo_models.registry import Registry

@@ -16,7 +16,7 @@ from typing import Final
 
 from beam_jobs.deid.keys import Pseudonymizer
 from beam_jobs.errors import AuditError
-from dicom_listener.erasure import StudyIdentity
+from dicom_listener.ledger.erasure import StudyIdentity
 
 AUDIT_FILE: Final = "reidentify.jsonl"
 """Name of the audit file in the root folder, one JSON object a line."""

@@ -62,7 +62,7 @@ from beam_jobs.staging import UNFINISHED, settle_folder, staged
 from beam_jobs.tables import build_tables, summarize
 from dicom_listener.errors import ClaimLostError
 from dicom_listener.ledger import Ledger
-from dicom_listener.quarantine import quarantining
+from dicom_listener.ledger.quarantine import quarantining
 
 _MAIN: Final = "main"
 _REJECTIONS: Final = "rejections"

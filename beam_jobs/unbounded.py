@@ -24,9 +24,9 @@ from beam_jobs.deid import Pseudonymizer
 from beam_jobs.heartbeat import process_heartbeat
 from beam_jobs.quiet_beam import settle_process, telling_no_values
 from beam_jobs.records import StudyClaim
-from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import LedgerUnavailableError
 from dicom_listener.ledger import Ledger
+from dicom_listener.ledger.completion import CompletionRule
 from dicom_listener.log import describe_error
 
 _STALE_TICKS: Final = 4

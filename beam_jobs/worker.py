@@ -33,12 +33,12 @@ from beam_jobs.pipeline import ProcessStudies, report_study
 from beam_jobs.records import StudyClaim
 from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.staging import sweep_unfinished
-from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import LedgerUnavailableError
-from dicom_listener.health import serve_http
 from dicom_listener.ledger import Ledger
+from dicom_listener.ledger.completion import CompletionRule
 from dicom_listener.log import describe_error
-from dicom_listener.runfile import announced
+from dicom_listener.operations.health import serve_http
+from dicom_listener.operations.runfile import announced
 from echo_models.errors import ModelsError
 from echo_models.manifest import TASKS
 from echo_models.registry import Registry

@@ -44,9 +44,9 @@ from pynetdicom import AE
 from pynetdicom.sop_class import UltrasoundMultiFrameImageStorage
 
 from dicom_listener.ledger import Ledger
-from dicom_listener.runfile import read_run_file
-from dicom_listener.spool import encode_file_header
-from dicom_listener.spool_files import FOLDER_GROUPS, list_folders
+from dicom_listener.operations.runfile import read_run_file
+from dicom_listener.spool.files import FOLDER_GROUPS, list_folders
+from dicom_listener.spool.writing import encode_file_header
 from tests.postgres import running_postgres
 from tests.unit.dicom_listener.instances import encode
 

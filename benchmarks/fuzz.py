@@ -35,13 +35,13 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, UltrasoundMultiFrameImageStorage
 
-from dicom_listener.guard import Breach
+from dicom_listener.association.guard import Breach
+from dicom_listener.association.scp import Reception, handlers, make_application_entity
+from dicom_listener.association.server import start_server
 from dicom_listener.ledger import Ledger
-from dicom_listener.metrics import ListenerMetrics
-from dicom_listener.scp import Reception, handlers, make_application_entity
-from dicom_listener.server import start_server
+from dicom_listener.reception.metrics import ListenerMetrics
 from dicom_listener.settings import ListenerSettings
-from dicom_listener.spool import Spool, encode_file_header
+from dicom_listener.spool.writing import Spool, encode_file_header
 from tests.raw_peer import (
     DATA_TF,
     RELEASE_RQ,

@@ -42,8 +42,8 @@ from beam_jobs.quiet_beam import quiet_beam
 from beam_jobs.records import Chunk, Placement
 from beam_jobs.settings import WorkerSettings
 from beam_jobs.worker import Worker
-from dicom_listener.completion import CompletionRule
 from dicom_listener.ledger import Ledger, ReceivedInstance, SpooledInstance
+from dicom_listener.ledger.completion import CompletionRule
 from echo_models.bundle import Bundle, load_bundle_cached
 from echo_models.manifest import TASKS
 from echo_models.preprocessing import apply_mask

@@ -15,14 +15,16 @@ from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
-from dicom_listener import commitment, contexts, guard, tls
+from dicom_listener.association import guard, tls
 from dicom_listener.backfill.fetch import get_contexts, move_contexts
-from dicom_listener.commitment_statuses import ActionStatus, FailureReason, ReportEvent
+from dicom_listener.commitment import requests
+from dicom_listener.commitment.statuses import ActionStatus, FailureReason, ReportEvent
 from dicom_listener.errors import ListenerError, RefusedInstanceError, RetryLaterError
-from dicom_listener.find import STUDY_KEYS, find_contexts
+from dicom_listener.peers.find import STUDY_KEYS, find_contexts
+from dicom_listener.reception import contexts
+from dicom_listener.reception.statuses import REJECTIONS, StoreStatus, failure_answer
 from dicom_listener.settings import ListenerSettings
-from dicom_listener.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_listener.statuses import REJECTIONS, StoreStatus, failure_answer
+from dicom_listener.spool.writing import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 _PLACE: Final = re.compile(r"<!-- table: ([\w-]+) -->\n.*?<!-- /table -->", re.DOTALL)
 
@@ -56,7 +58,7 @@ def overview() -> str:
 
 def accepted_contexts() -> str:
     """List what is accepted of a requestor."""
-    proposed = [*contexts.supported_contexts(), *commitment.contexts()]
+    proposed = [*contexts.supported_contexts(), *requests.contexts()]
     return _table(
         ("abstract syntax", "UID", "transfer syntaxes", "role", "extended negotiation"),
         [
@@ -83,7 +85,7 @@ def initiated_contexts() -> str:
         (_name(one.abstract_syntax), f"`{one.abstract_syntax}`", _syntaxes(one), "SCU", "none")
         for one in _asked()
     ]
-    [report] = commitment.contexts()
+    [report] = requests.contexts()
     rows.append(
         (
             _name(report.abstract_syntax),

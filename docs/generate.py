@@ -27,14 +27,14 @@ from beam_jobs.metrics import WorkerMetrics
 from beam_jobs.retrain_metrics import RetrainMetrics
 from beam_jobs.settings import DeidSettings, RetrainSettings, WorkerSettings
 from dicom_listener import conformance
-from dicom_listener.capacity import DiskCollector, DiskReserve
-from dicom_listener.commitment_ledger import CommitmentLedger
-from dicom_listener.keeping_metrics import KeepingMetrics, LostFilesCollector
+from dicom_listener.association.tls import CertificateCollector
+from dicom_listener.commitment.ledger import CommitmentLedger
 from dicom_listener.ledger import Ledger
-from dicom_listener.metrics import LedgerCollector, ListenerMetrics
-from dicom_listener.peer_metrics import CommitmentCollector, PeerMetrics
+from dicom_listener.peers.metrics import CommitmentCollector, PeerMetrics
+from dicom_listener.reception.metrics import LedgerCollector, ListenerMetrics
 from dicom_listener.settings import ListenerSettings, TableSettings
-from dicom_listener.tls import CertificateCollector
+from dicom_listener.spool.capacity import DiskCollector, DiskReserve
+from dicom_listener.spool.metrics import KeepingMetrics, LostFilesCollector
 from echo_models.experiments.science import science_page
 from echo_models.registry import SHIPPED
 

@@ -15,8 +15,8 @@ from typing import Final
 import pytest
 import sqlalchemy as sa
 
-from dicom_listener.migrations import migrate
-from dicom_listener.schema import metadata
+from dicom_listener.ledger.database.migrations import migrate
+from dicom_listener.ledger.database.schema import metadata
 from tests.programs import DEADLINE_S, wait_for
 
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a power cut is not what is tested

@@ -17,8 +17,8 @@ from pydicom.uid import (
     UltrasoundMultiFrameImageStorage,
 )
 
-from dicom_listener.completion import CompletionRule
 from dicom_listener.ledger import Ledger, ReceivedInstance, SpooledInstance
+from dicom_listener.ledger.completion import CompletionRule
 from tests.bright import DARK
 
 ROWS, COLUMNS = 60, 80

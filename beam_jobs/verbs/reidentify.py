@@ -81,7 +81,7 @@ def _find(keys: tuple[str, ...], key_file: Path | None, root: Path) -> tuple[lis
     from beam_jobs.reidentify import AUDIT_FILE, KEY_FORM, write_audit_line
     from beam_jobs.reidentify import reidentify as find
     from beam_jobs.settings import SECTION, WorkerSettings
-    from dicom_listener.erasure import list_identities
+    from dicom_listener.ledger.erasure import list_identities
     from dicom_listener.settings import load_section
     from dicom_listener.verbs import existing_ledger
 

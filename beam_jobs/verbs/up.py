@@ -38,8 +38,8 @@ def up(root: Path, *, as_json: bool) -> None:
     from beam_jobs.settings import WorkerSettings  # noqa: PLC0415
     from dicom_listener.errors import SettingsError  # noqa: PLC0415
     from dicom_listener.log import configure_logging  # noqa: PLC0415
+    from dicom_listener.operations.supervisor import Service, Supervisor  # noqa: PLC0415
     from dicom_listener.settings import ListenerSettings, load_section  # noqa: PLC0415
-    from dicom_listener.supervisor import Service, Supervisor  # noqa: PLC0415
 
     configure_logging(quiet=False)
     root.mkdir(parents=True, exist_ok=True)

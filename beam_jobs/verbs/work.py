@@ -88,10 +88,10 @@ def work(
     told to stop goes back to the queue. With --studies only those that are complete are processed.
     """
     from beam_jobs.quiet_beam import quiet_beam
-    from dicom_listener.completion import CompletionRule
     from dicom_listener.ledger import StudyState
-    from dicom_listener.lifeline import stop_with_supervisor
+    from dicom_listener.ledger.completion import CompletionRule
     from dicom_listener.log import configure_logging
+    from dicom_listener.operations.lifeline import stop_with_supervisor
     from dicom_listener.settings import ListenerSettings, load_section
 
     configure_logging(quiet=quiet)

@@ -19,11 +19,11 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from dicom_listener import contexts
+from dicom_listener.association.scp import on_c_store
 from dicom_listener.errors import PeerRefusedError
-from dicom_listener.outgoing import Caller
-from dicom_listener.reception import HOLD_S, Reception, Tally
-from dicom_listener.scp import on_c_store
+from dicom_listener.peers.outgoing import Caller
+from dicom_listener.reception import contexts
+from dicom_listener.reception.incoming import HOLD_S, Reception, Tally
 from dicom_listener.settings import Peer
 
 ANSWER_S: Final = 600.0

@@ -14,11 +14,11 @@ from dicom_listener.backfill.journal import Journal
 from dicom_listener.backfill.pace import Pace, Window
 from dicom_listener.backfill.plan import Question
 from dicom_listener.errors import PeerError, RetryLaterError
-from dicom_listener.evidence_ledger import EvidenceLedger
-from dicom_listener.find import FoundStudy, find_contexts, find_studies
 from dicom_listener.ledger import Ledger
-from dicom_listener.outgoing import Caller
-from dicom_listener.schema import instances
+from dicom_listener.ledger.database.schema import instances
+from dicom_listener.peers.evidence_ledger import EvidenceLedger
+from dicom_listener.peers.find import FoundStudy, find_contexts, find_studies
+from dicom_listener.peers.outgoing import Caller
 from dicom_listener.settings import Peer
 
 ATTEMPTS: Final = 3

@@ -13,7 +13,7 @@ from pydicom import config
 from pydicom.uid import UID
 
 from dicom_listener.errors import StartRefusedError
-from dicom_listener.find import StudyQuery
+from dicom_listener.peers.find import StudyQuery
 
 COLUMNS: Final = {"studyinstanceuid": "StudyInstanceUID", "accessionnumber": "AccessionNumber"}
 """The columns that a list may have, by their names in small letters without spaces and underscores."""

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry
 
 from dicom_listener.errors import SpoolUnavailableError
-from dicom_listener.reception import Reception
+from dicom_listener.reception.incoming import Reception
+from dicom_listener.service.tools import Tools
 from dicom_listener.settings import ListenerSettings
-from dicom_listener.tools import Tools
 
 
 @contextmanager

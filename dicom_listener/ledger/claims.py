@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from dicom_listener.errors import ClaimLostError
-from dicom_listener.ledger.database import Database, all_rows, first_row
+from dicom_listener.ledger.database.schema import batches, instances, studies
+from dicom_listener.ledger.database.transactions import Database, all_rows, first_row
 from dicom_listener.ledger.records import ClaimedStudy, SpooledInstance, StudyState
-from dicom_listener.schema import batches, instances, studies
 
 _MAXIMUM_ERROR_LENGTH: Final = 500
 

@@ -7,10 +7,10 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicom_listener.completion import ArchiveEvidence, CompletionRule, completion_reason
-from dicom_listener.ledger.database import Database, all_rows
+from dicom_listener.ledger.completion import ArchiveEvidence, CompletionRule, completion_reason
+from dicom_listener.ledger.database.schema import holds, instances, studies
+from dicom_listener.ledger.database.transactions import Database, all_rows
 from dicom_listener.ledger.records import StudyState
-from dicom_listener.schema import holds, instances, studies
 
 _AT_ONCE: Final = 500
 """Studies of one transaction: no statement has more parameters than any database takes."""

@@ -5,8 +5,8 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.engine import RowMapping
 
+from dicom_listener.ledger.database.schema import instances, other_contents
 from dicom_listener.ledger.records import Content, FileState
-from dicom_listener.schema import instances, other_contents
 
 CONTENT_TABLES: Final = (instances, other_contents)
 

@@ -7,9 +7,9 @@ from typing import Final
 import sqlalchemy as sa
 
 from dicom_listener.ledger.claims import end_attempt
-from dicom_listener.ledger.database import Database, all_rows, first_row
+from dicom_listener.ledger.database.schema import batches, studies
+from dicom_listener.ledger.database.transactions import Database, all_rows, first_row
 from dicom_listener.ledger.records import StudyState
-from dicom_listener.schema import batches, studies
 
 WORKER_DIED: Final = "the process that worked at it died, or its engine started it again"
 

@@ -8,7 +8,8 @@ from sqlalchemy.engine import Connection
 
 from dicom_listener.ledger.arrivals import Arrival, SpoolFiles
 from dicom_listener.ledger.contents import CONTENT_TABLES, content_of, content_table, update_content
-from dicom_listener.ledger.database import Database, all_rows, lock_study
+from dicom_listener.ledger.database.schema import folder_of_path, holds, instances
+from dicom_listener.ledger.database.transactions import Database, all_rows, lock_study
 from dicom_listener.ledger.recording import record
 from dicom_listener.ledger.records import (
     ConflictPolicy,
@@ -18,7 +19,6 @@ from dicom_listener.ledger.records import (
     RecordOutcome,
 )
 from dicom_listener.ledger.rounds import send_round_again
-from dicom_listener.schema import folder_of_path, holds, instances
 
 
 class Inventory(Database):

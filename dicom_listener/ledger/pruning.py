@@ -15,9 +15,15 @@ from sqlalchemy.engine import Connection
 
 from dicom_listener.ledger.arrivals import SpoolFiles
 from dicom_listener.ledger.contents import content_of, content_table, update_content
-from dicom_listener.ledger.database import Database, all_rows, first_row, lock_study
+from dicom_listener.ledger.database.schema import (
+    commitment_instances,
+    commitments,
+    instances,
+    other_contents,
+    studies,
+)
+from dicom_listener.ledger.database.transactions import Database, all_rows, first_row, lock_study
 from dicom_listener.ledger.records import Content, FileState, StudyState
-from dicom_listener.schema import commitment_instances, commitments, instances, other_contents, studies
 
 _PAGE: Final = 200
 

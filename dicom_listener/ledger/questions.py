@@ -5,7 +5,15 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from dicom_listener.errors import StudyNotFailedError, StudyNotFoundError
 from dicom_listener.ledger.contents import CONTENT_TABLES, content_of
-from dicom_listener.ledger.database import Database, all_rows, first_row, lock_study
+from dicom_listener.ledger.database.schema import (
+    batches,
+    conflicts,
+    holds,
+    instances,
+    other_contents,
+    studies,
+)
+from dicom_listener.ledger.database.transactions import Database, all_rows, first_row, lock_study
 from dicom_listener.ledger.records import (
     Conflict,
     ConflictKind,
@@ -15,7 +23,6 @@ from dicom_listener.ledger.records import (
     StudyRecord,
     StudyState,
 )
-from dicom_listener.schema import batches, conflicts, holds, instances, other_contents, studies
 
 
 class Questions(Database):

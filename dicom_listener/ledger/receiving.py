@@ -7,11 +7,11 @@ from sqlalchemy.engine import Connection
 
 from dicom_listener.errors import ListenerError
 from dicom_listener.ledger.arrivals import Arrival, SpoolFiles
-from dicom_listener.ledger.database import Database
+from dicom_listener.ledger.database.schema import holds
+from dicom_listener.ledger.database.transactions import Database
 from dicom_listener.ledger.grouping import GroupCommit
 from dicom_listener.ledger.recording import record
 from dicom_listener.ledger.records import ConflictPolicy, ReceivedInstance, RecordOutcome
-from dicom_listener.schema import holds
 
 
 class Receiving(Database):

@@ -7,8 +7,9 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from dicom_listener.errors import ConflictingInstanceError, ListenerError, SpoolUnavailableError
 from dicom_listener.ledger.arrivals import Arrival, SpoolFiles
-from dicom_listener.ledger.database import first_row, lock_study
-from dicom_listener.ledger.prepared import Prepared
+from dicom_listener.ledger.database.prepared import Prepared
+from dicom_listener.ledger.database.schema import instances, other_contents, studies
+from dicom_listener.ledger.database.transactions import first_row, lock_study
 from dicom_listener.ledger.records import (
     ConflictKind,
     ConflictPolicy,
@@ -19,7 +20,6 @@ from dicom_listener.ledger.records import (
     StudyState,
 )
 from dicom_listener.ledger.rounds import first_round, hold, note_arrival, note_conflict
-from dicom_listener.schema import instances, other_contents, studies
 
 _CONTENT: Final = (
     "series_instance_uid",

@@ -6,9 +6,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from dicom_listener.ledger.arrivals import Arrival
-from dicom_listener.ledger.prepared import Prepared
+from dicom_listener.ledger.database.prepared import Prepared
+from dicom_listener.ledger.database.schema import conflicts, holds, studies
 from dicom_listener.ledger.records import ConflictKind, Resolution, StudyState
-from dicom_listener.schema import conflicts, holds, studies
 
 # Built once: building a statement takes several times as long as running it.
 _CHANGE_STUDY: Final = Prepared(

@@ -148,7 +148,7 @@ def _questions(
 ) -> tuple[list["Question"], str]:
     """Say what is asked, and the digest by which the same command is known again on another day."""
     from dicom_listener.backfill.plan import digest, question_by_keys, questions_by_day, questions_by_list
-    from dicom_listener.find import StudyQuery
+    from dicom_listener.peers.find import StudyQuery
 
     if list_path is not None:
         if first or last or keys:
@@ -187,8 +187,8 @@ def _run(
     from dicom_listener.backfill.job import Job
     from dicom_listener.backfill.journal import Journal
     from dicom_listener.backfill.receiving import receiving_beside
-    from dicom_listener.outgoing import Caller
-    from dicom_listener.peers import peer_named
+    from dicom_listener.peers.configured import peer_named
+    from dicom_listener.peers.outgoing import Caller
 
     peer = peer_named(settings.peers, peer_name)
     caller = Caller.of(settings)

@@ -22,8 +22,8 @@ from dicom_listener.verbs import (
 )
 
 if TYPE_CHECKING:
-    from dicom_listener.commitment_ledger import CommitmentLedger
-    from dicom_listener.commitment_records import Commitment
+    from dicom_listener.commitment.ledger import CommitmentLedger
+    from dicom_listener.commitment.records import Commitment
 
 _STATES: Final = ("pending", "reported", "failed")
 
@@ -112,7 +112,7 @@ def retry_commitment(commitment: str, root: Path, as_json: bool) -> None:
 
 @contextmanager
 def _opened(root: Path) -> Iterator["CommitmentLedger"]:
-    from dicom_listener.commitment_ledger import CommitmentLedger
+    from dicom_listener.commitment.ledger import CommitmentLedger
 
     with existing_ledger(root) as ledger:
         yield CommitmentLedger(ledger)
@@ -123,7 +123,7 @@ def _document(commitment: "Commitment") -> dict[str, Any]:
 
 
 def _failures(ledger: "CommitmentLedger", commitment: "Commitment") -> list[dict[str, str]]:
-    from dicom_listener.commitment_statuses import FailureReason
+    from dicom_listener.commitment.statuses import FailureReason
 
     return [
         {

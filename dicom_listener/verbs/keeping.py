@@ -24,8 +24,8 @@ from dicom_listener.verbs import (
 )
 
 if TYPE_CHECKING:
-    from dicom_listener.retention import PruneReport
-    from dicom_listener.verify import VerifyReport
+    from dicom_listener.spool.retention import PruneReport
+    from dicom_listener.spool.verify import VerifyReport
 
 _UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -58,8 +58,8 @@ def verify_studies(root: Path, study: str | None, everything: bool, quiet: bool,
     if (study is None) != everything:
         raise click.UsageError("Give either --study UID or --all.")
     with exit_codes(), opened_ledger(root) as (settings, ledger):
-        from dicom_listener.spool_files import count_quarantined
-        from dicom_listener.verify import contents_of_spool, verify
+        from dicom_listener.spool.files import count_quarantined
+        from dicom_listener.spool.verify import contents_of_spool, verify
 
         contents = contents_of_spool(ledger) if study is None else ledger.list_contents(study)
         size_bytes = (
@@ -99,7 +99,7 @@ def prune_spool(
     if older_than is None and down_to_bytes is None:
         raise click.UsageError("Give --older-than, --down-to-bytes, or both.")
     with exit_codes(), opened_ledger(root) as (settings, ledger):
-        from dicom_listener.retention import RetentionRule, prune
+        from dicom_listener.spool.retention import RetentionRule, prune
 
         rule = replace(RetentionRule.of(settings), older_than_s=older_than, down_to_bytes=down_to_bytes)
         report = prune(settings.spool, ledger, rule, now=time.time(), dry_run=dry_run)

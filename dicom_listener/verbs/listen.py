@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dicom_listener.lifeline import STOP_SIGNALS
+from dicom_listener.operations.lifeline import STOP_SIGNALS
 from dicom_listener.verbs import exit_codes, root_option
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def _blocked_signals() -> Iterator[None]:
 
 
 def _receive_here(settings: "ListenerSettings") -> None:
-    from dicom_listener.lifeline import stop_with_supervisor
-    from dicom_listener.service import Listener
+    from dicom_listener.operations.lifeline import stop_with_supervisor
+    from dicom_listener.service.listener import Listener
 
     stop_with_supervisor()
     with Listener(settings):
@@ -91,11 +91,11 @@ def _receive_here(settings: "ListenerSettings") -> None:
 
 
 def _receive_in_children(settings: "ListenerSettings", *, quiet: bool) -> int:
-    from dicom_listener.lifeline import stop_with_supervisor
-    from dicom_listener.shared_metrics import share_metrics
+    from dicom_listener.operations.lifeline import stop_with_supervisor
+    from dicom_listener.operations.shared_metrics import share_metrics
 
     metrics_folder = share_metrics(settings.root / "run")
-    from dicom_listener.processes import run_processes  # imports what share_metrics must precede
+    from dicom_listener.service.processes import run_processes  # imports what share_metrics must precede
 
     stop_with_supervisor()
     return run_processes(settings, metrics_folder, quiet=quiet)

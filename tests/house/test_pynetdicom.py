@@ -42,9 +42,9 @@ def test_what_the_server_replaces_is_as_it_was(function: Callable[..., Any]) -> 
 
 
 def test_the_state_machine_knows_the_states_and_events_that_are_named() -> None:
-    from dicom_listener import association  # noqa: PLC0415 - named here, beside what it is compared with
+    from dicom_listener.association import guarded  # noqa: PLC0415 - named here, beside what it is compared with
 
-    named = {name: value for name, value in vars(association).items() if str(value) in fsm.STATES}
+    named = {name: value for name, value in vars(guarded).items() if str(value) in fsm.STATES}
     assert named == {
         "_AWAITING_REQUEST": "Sta2",
         "_ESTABLISHED": "Sta6",

@@ -14,7 +14,7 @@ from pynetdicom import AE, evt
 from pynetdicom.events import Event
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
-from dicom_listener.commitment_records import Reference
+from dicom_listener.commitment.records import Reference
 from dicom_listener.settings import Peer
 from tests.integration.serving import serving
 from tests.programs import DEADLINE_S

@@ -8,7 +8,7 @@ from beam_jobs.dcmtk import find_dcmtk_storescu
 from beam_jobs.demo_clips import Clip, public_clips
 from beam_jobs.demo_sender import Sender
 from dicom_listener.ledger import Ledger
-from dicom_listener.service import Listener
+from dicom_listener.service.listener import Listener
 from dicom_listener.settings import ListenerSettings
 
 DCMTK = find_dcmtk_storescu()

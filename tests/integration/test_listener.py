@@ -29,16 +29,16 @@ from pynetdicom import AE, _config
 from pynetdicom.association import Association
 from pynetdicom.sop_class import UltrasoundMultiFrameImageStorage, Verification
 
-from dicom_listener import keeper
-from dicom_listener.contexts import (
+from dicom_listener.errors import PortInUseError, SpoolLockedError, SpoolUnavailableError
+from dicom_listener.ledger import StudyState
+from dicom_listener.reception.contexts import (
     STORAGE_CLASSES,
     TRANSFER_SYNTAXES,
     UltrasoundImageStorageRetired,
     UltrasoundMultiFrameImageStorageRetired,
 )
-from dicom_listener.errors import PortInUseError, SpoolLockedError, SpoolUnavailableError
-from dicom_listener.ledger import StudyState
-from dicom_listener.service import Listener
+from dicom_listener.service import keeper
+from dicom_listener.service.listener import Listener
 from dicom_listener.settings import ListenerSettings
 from tests.integration.listener_peers import associate, is_refused, store
 from tests.programs import DEADLINE_S, wait_for

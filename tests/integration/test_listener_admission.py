@@ -14,11 +14,11 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 from structlog.testing import capture_logs
 
-from dicom_listener import capacity
-from dicom_listener.admission import CONNECTIONS_OF_STRANGERS
+from dicom_listener.association.admission import CONNECTIONS_OF_STRANGERS
 from dicom_listener.ledger import StudyState
-from dicom_listener.service import Listener
+from dicom_listener.service.listener import Listener
 from dicom_listener.settings import AllowedPeer, ListenerSettings
+from dicom_listener.spool import capacity
 from tests.integration.listener_peers import associate, store
 from tests.programs import DEADLINE_S, need, wait_for
 from tests.unit.dicom_listener.instances import make_dataset

@@ -18,16 +18,16 @@ from pydicom import dcmread, examples
 from pydicom.uid import UID
 
 from beam_jobs.command import main
+from dicom_listener.association.scp import on_c_store
 from dicom_listener.backfill import fetch, job
 from dicom_listener.backfill.fetch import GetFetcher, get_contexts, get_contexts_in_one, move_contexts
 from dicom_listener.backfill.journal import Journal
 from dicom_listener.backfill.receiving import receiving_beside
-from dicom_listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from dicom_listener.errors import PeerRefusedError
-from dicom_listener.find import find_contexts
 from dicom_listener.ledger import Ledger
-from dicom_listener.outgoing import Caller
-from dicom_listener.scp import on_c_store
+from dicom_listener.peers.find import find_contexts
+from dicom_listener.peers.outgoing import Caller
+from dicom_listener.reception.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from dicom_listener.settings import ListenerSettings
 from tests.integration.archive_peers import Archive, archive, instance
 from tests.integration.listener_peers import ECHOBEAM, process

@@ -13,14 +13,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 
-from dicom_listener import commitment
-from dicom_listener.commitment_ledger import CommitmentLedger
-from dicom_listener.commitment_records import CommitmentState, Reference
+from dicom_listener.commitment import requests
+from dicom_listener.commitment.ledger import CommitmentLedger
+from dicom_listener.commitment.records import CommitmentState, Reference
+from dicom_listener.commitment.sender import CommitmentSender
 from dicom_listener.ledger import Ledger
-from dicom_listener.outgoing import Caller
-from dicom_listener.peer_metrics import CommitmentCollector, PeerMetrics
+from dicom_listener.peers.metrics import CommitmentCollector, PeerMetrics
+from dicom_listener.peers.outgoing import Caller
 from dicom_listener.settings import ListenerSettings, Peer
-from dicom_listener.spool import Spool
+from dicom_listener.spool.writing import Spool
 from tests.integration.commitment_peers import ask, request_dataset, requester
 from tests.integration.listener_peers import associate, listening, store
 from tests.integration.serving import serving
@@ -38,7 +39,7 @@ class Provider:
     registry: CollectorRegistry
     settings: ListenerSettings
     port: int
-    sender: commitment.CommitmentSender
+    sender: CommitmentSender
     now: list[float] = field(default_factory=lambda: [1000.0])
 
     @property
@@ -63,12 +64,12 @@ def provider(root: Path, *peers: Peer, sends: bool = True, **settings: Any) -> I
     now = [1000.0]
     clock = lambda: now[0]  # noqa: E731 - a clock that the test moves
     registry.register(CommitmentCollector(commitments, clock))
-    sender = commitment.CommitmentSender(commitments, configured, metrics, clock=clock)
+    sender = CommitmentSender(commitments, configured, metrics, clock=clock)
     ae = AE(ae_title="ECHOBEAM")
-    ae.supported_contexts = commitment.contexts()
-    scp = commitment.CommitmentProvider(commitments, configured.peers, metrics, clock, sender.wake)
+    ae.supported_contexts = requests.contexts()
+    scp = requests.CommitmentProvider(commitments, configured.peers, metrics, clock, sender.wake)
     try:
-        with serving(ae, commitment.handlers(scp)) as port, ExitStack() as stack:
+        with serving(ae, requests.handlers(scp)) as port, ExitStack() as stack:
             if sends:
                 stack.enter_context(sender)
             yield Provider(root, ledger, registry, configured, port, sender, now)
@@ -153,7 +154,7 @@ def test_a_malformed_request_is_refused(tmp_path: Path, options: dict[str, Any],
 
 
 def test_a_request_for_too_many_instances_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commitment, "MAXIMUM_REFERENCES", 2)
+    monkeypatch.setattr(requests, "MAXIMUM_REFERENCES", 2)
     peer = Peer(name="pacs", ae_title="PACS", host="127.0.0.1", port=1)
     with provider(tmp_path, peer, sends=False) as scp:
         assert ask(scp.port, references(1, 2)) == 0x0000

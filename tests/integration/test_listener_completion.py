@@ -11,15 +11,15 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from pydicom.dataset import Dataset
 
-from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import PeerRefusedError, PeerUnreachableError
-from dicom_listener.evidence import CompletionEvidence
-from dicom_listener.evidence_ledger import EvidenceLedger
-from dicom_listener.find import StudyQuery, find_contexts, find_studies
 from dicom_listener.ledger import Ledger, StudyState
-from dicom_listener.outgoing import Caller
-from dicom_listener.peer_metrics import PeerMetrics
-from dicom_listener.service import Listener
+from dicom_listener.ledger.completion import CompletionRule
+from dicom_listener.peers.evidence import CompletionEvidence
+from dicom_listener.peers.evidence_ledger import EvidenceLedger
+from dicom_listener.peers.find import StudyQuery, find_contexts, find_studies
+from dicom_listener.peers.metrics import PeerMetrics
+from dicom_listener.peers.outgoing import Caller
+from dicom_listener.service.listener import Listener
 from dicom_listener.settings import ListenerSettings, Peer
 from tests.integration.archive_peers import Archive, archive, study_answer
 from tests.integration.listener_peers import associate, store

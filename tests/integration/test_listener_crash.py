@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.crash import CrashTest, CrashTestError, Promises, make_dataset
 from dicom_listener.ledger import Ledger
-from dicom_listener.spool import Spool
+from dicom_listener.spool.writing import Spool
 from tests.programs import DEADLINE_S
 from tests.unit.dicom_listener.instances import receive_instance
 

@@ -16,15 +16,15 @@ from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian
 from pynetdicom.sop_class import Verification
 from structlog.testing import capture_logs
 
+from dicom_listener.association.guard import MAXIMUM_IDENTIFIER_BYTES, MAXIMUM_REQUEST_BYTES, Breach
+from dicom_listener.association.lobby import MAXIMUM_WAITING
+from dicom_listener.association.scp import Reception, handlers, make_application_entity
+from dicom_listener.association.server import Admission, start_server
 from dicom_listener.errors import DiskReserveError
-from dicom_listener.guard import MAXIMUM_IDENTIFIER_BYTES, MAXIMUM_REQUEST_BYTES, Breach
 from dicom_listener.ledger import Ledger
-from dicom_listener.lobby import MAXIMUM_WAITING
-from dicom_listener.metrics import ListenerMetrics
-from dicom_listener.scp import Reception, handlers, make_application_entity
-from dicom_listener.server import Admission, start_server
+from dicom_listener.reception.metrics import ListenerMetrics
 from dicom_listener.settings import ListenerSettings
-from dicom_listener.spool import Spool
+from dicom_listener.spool.writing import Spool
 from tests.integration.listener_peers import listening
 from tests.programs import wait_for
 from tests.raw_peer import (

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dicom_listener.ledger import Ledger, StudyState
-from dicom_listener.service import Listener
+from dicom_listener.service.listener import Listener
 from dicom_listener.settings import ListenerSettings
 from tests.integration.listener_peers import associate, store
 from tests.postgres import BACK_ENDS, Cluster, find_programs, running_postgres
@@ -47,7 +47,7 @@ print(json.dumps(outcomes))
 
 WORKER = """
 import json, sys
-from dicom_listener.completion import CompletionRule
+from dicom_listener.ledger.completion import CompletionRule
 from dicom_listener.ledger import Ledger
 
 url, name, studies, instances = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])

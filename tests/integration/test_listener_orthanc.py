@@ -12,10 +12,10 @@ from pydicom import dcmread, examples
 from pydicom.dataset import Dataset
 
 from beam_jobs.command import main
-from dicom_listener.commitment_ledger import CommitmentLedger
-from dicom_listener.commitment_records import CommitmentState
+from dicom_listener.commitment.ledger import CommitmentLedger
+from dicom_listener.commitment.records import CommitmentState
 from dicom_listener.ledger import Ledger, StudyRecord, StudyState
-from dicom_listener.service import Listener
+from dicom_listener.service.listener import Listener
 from dicom_listener.settings import ListenerSettings
 from tests.orthanc import Orthanc, running_orthanc
 from tests.programs import wait_for

@@ -11,8 +11,8 @@ from pynetdicom import AE, build_context
 from pynetdicom.sop_class import Verification
 
 from dicom_listener.errors import PeerUnreachableError, StartRefusedError
-from dicom_listener.outgoing import Caller
-from dicom_listener.service import Listener
+from dicom_listener.peers.outgoing import Caller
+from dicom_listener.service.listener import Listener
 from dicom_listener.settings import ListenerSettings, Peer
 from tests.certificates import Authority, Issued
 from tests.integration.serving import serving

@@ -12,9 +12,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import ClaimLostError
 from dicom_listener.ledger import Ledger, StudyState
+from dicom_listener.ledger.completion import CompletionRule
 from tests.integration.listener_peers import ECHOBEAM, associate, is_refused, listening, process, store
 from tests.programs import DEADLINE_S, wait_for
 from tests.unit.dicom_listener.instances import PLANTED_ID, PLANTED_NAME, make_dataset, make_received

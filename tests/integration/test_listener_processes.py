@@ -17,8 +17,8 @@ from pynetdicom.sop_class import Verification
 
 from dicom_listener.errors import PortInUseError, UnsupportedSystemError
 from dicom_listener.ledger import Ledger
-from dicom_listener.processes import reserved_port, run_processes
-from dicom_listener.runfile import read_run_file
+from dicom_listener.operations.runfile import read_run_file
+from dicom_listener.service.processes import reserved_port, run_processes
 from dicom_listener.settings import ListenerSettings
 from tests.integration.listener_peers import ECHOBEAM, associate, is_refused, listening, store
 from tests.programs import DEADLINE_S, wait_for

@@ -29,8 +29,12 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicom_listener.contexts import JPEGXL, TRANSFER_SYNTAXES, UltrasoundMultiFrameImageStorageRetired
-from dicom_listener.service import Listener
+from dicom_listener.reception.contexts import (
+    JPEGXL,
+    TRANSFER_SYNTAXES,
+    UltrasoundMultiFrameImageStorageRetired,
+)
+from dicom_listener.service.listener import Listener
 from dicom_listener.settings import ListenerSettings
 from tests.programs import DEADLINE_S, need
 from tests.raw_peer import RawPeer

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from pydicom import examples
 
 from beam_jobs.command import main
-from dicom_listener.service import Listener
+from dicom_listener.service.listener import Listener
 from dicom_listener.settings import ListenerSettings
 from tests.certificates import Authority, Issued
 from tests.integration.listener_peers import associate, is_refused

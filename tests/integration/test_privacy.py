@@ -28,9 +28,9 @@ from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.staging import files_of_study
 from beam_jobs.tables import StudyTables, build_tables
 from beam_jobs.worker import Worker
-from dicom_listener.erasure import forget_studies
 from dicom_listener.errors import StudyBusyError
 from dicom_listener.ledger import Ledger
+from dicom_listener.ledger.erasure import forget_studies
 from echo_models.registry import Registry
 from tests.bright import BRIGHT, publish_bright, write_bright_registry
 from tests.programs import need

@@ -12,10 +12,10 @@ from typing import Final
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import ClaimLostError
 from dicom_listener.ledger import ClaimedStudy, Ledger, ReceivedInstance, RecordOutcome, StudyState
 from dicom_listener.ledger.arrivals import SpoolFiles
+from dicom_listener.ledger.completion import CompletionRule
 from dicom_listener.ledger.pruning import PruneRule
 from tests.unit.dicom_listener.instances import make_received
 

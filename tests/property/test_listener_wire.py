@@ -15,11 +15,11 @@ from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
 
 from benchmarks import fuzz
-from dicom_listener.commands import encode_store_response, parse_command
+from dicom_listener.association.commands import encode_store_response, parse_command
+from dicom_listener.association.guard import BreachError
+from dicom_listener.association.wire import split_pdvs
 from dicom_listener.errors import RefusedInstanceError
-from dicom_listener.guard import BreachError
-from dicom_listener.header import read_identity
-from dicom_listener.wire import split_pdvs
+from dicom_listener.spool.header import read_identity
 from tests.raw_peer import encode_pdu, encode_pdv, encode_store_command
 from tests.unit.dicom_listener.instances import encode, make_dataset
 
@@ -39,7 +39,7 @@ def test_a_server_that_is_at_fault_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     def fail(_encoded: bytes) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("dicom_listener.messages.parse_command", fail)
+    monkeypatch.setattr("dicom_listener.association.messages.parse_command", fail)
     with pytest.raises(fuzz.FaultError):
         fuzz.run(50, seed=5)
 

@@ -11,8 +11,8 @@ from beam_jobs.command import main
 from beam_jobs.deid.keys import Pseudonymizer
 from beam_jobs.errors import AuditError
 from beam_jobs.reidentify import AUDIT_FILE, Reidentified, reidentify, write_audit_line
-from dicom_listener.erasure import StudyIdentity
 from dicom_listener.ledger import Ledger
+from dicom_listener.ledger.erasure import StudyIdentity
 from tests.studies import MARK, clip, receive, uid
 
 KEYS = Pseudonymizer(bytes(range(32)))

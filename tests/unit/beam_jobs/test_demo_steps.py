@@ -11,8 +11,8 @@ from beam_jobs.deid.keys import Pseudonymizer
 from beam_jobs.demo import DemoError
 from beam_jobs.demo_clips import Clip
 from beam_jobs.phantom_studies import PhantomStudy
-from dicom_listener.completion import CompletionRule
 from dicom_listener.ledger import Ledger, ReceivedInstance, SpooledInstance
+from dicom_listener.ledger.completion import CompletionRule
 
 NOW = 1_700_000_000.0
 CLIP = Clip(Path("a.dcm"), "a clip", "1.2.3", "1.2.3.4", "1.2.840.10008.1.2.1")

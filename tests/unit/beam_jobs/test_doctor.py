@@ -12,8 +12,8 @@ from beam_jobs import doctor as module
 from beam_jobs.command import main
 from beam_jobs.doctor import Configuration, Finding, Outcome, check_configuration, examine
 from dicom_listener.ledger import Ledger
-from dicom_listener.migrations import LATEST
-from dicom_listener.schema import ledger_version
+from dicom_listener.ledger.database.migrations import LATEST
+from dicom_listener.ledger.database.schema import ledger_version
 from tests.certificates import Authority
 
 QUIET_PORTS = """

@@ -6,9 +6,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from beam_jobs.metrics import WorkerMetrics
 from beam_jobs.records import QuarantineReason, Reason, WrittenStudy
-from dicom_listener.completion import CompletionRule
 from dicom_listener.errors import LedgerUnavailableError
 from dicom_listener.ledger import Ledger
+from dicom_listener.ledger.completion import CompletionRule
 from echo_models.views import VIEWS
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pynetdicom.sop_class import UltrasoundMultiFrameImageStorage
 
-from dicom_listener.commitment_records import Reference
+from dicom_listener.commitment.records import Reference
 from dicom_listener.ledger import Ledger, ReceivedInstance, SpooledInstance
-from dicom_listener.spool import Spool
+from dicom_listener.spool.writing import Spool
 from tests.unit.dicom_listener.instances import encode, make_dataset
 
 US = str(UltrasoundMultiFrameImageStorage)

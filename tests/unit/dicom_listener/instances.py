@@ -9,9 +9,9 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom.sop_class import UltrasoundMultiFrameImageStorage
 
-from dicom_listener.completion import CompletionRule
 from dicom_listener.ledger import Ledger, ReceivedInstance, SpooledInstance
-from dicom_listener.spool import Spool
+from dicom_listener.ledger.completion import CompletionRule
+from dicom_listener.spool.writing import Spool
 
 PLANTED_NAME = "PLANTEDNAME^SECRET"
 PLANTED_ID = "PLANTED-ID-77"

@@ -3,11 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from dicom_listener import commitment, contexts
 from dicom_listener.backfill.fetch import get_contexts
+from dicom_listener.commitment import requests
 from dicom_listener.conformance import TABLES, fill
+from dicom_listener.reception import contexts
+from dicom_listener.reception.statuses import REJECTIONS, StoreStatus
 from dicom_listener.settings import ListenerSettings
-from dicom_listener.statuses import REJECTIONS, StoreStatus
 
 STATEMENT = Path(__file__).parents[3] / "docs" / "conformance.md"
 
@@ -49,7 +50,7 @@ def test_every_row_has_as_many_cells_as_the_header(name: str) -> None:
 
 
 def test_what_is_accepted_is_in_the_table() -> None:
-    accepted = [*contexts.supported_contexts(), *commitment.contexts()]
+    accepted = [*contexts.supported_contexts(), *requests.contexts()]
     assert [row[1].strip("`") for row in rows("accepted-contexts")] == [
         one.abstract_syntax for one in accepted
     ]

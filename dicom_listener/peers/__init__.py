@@ -1,0 +1,1 @@
+"""What we ask of others: associations that we open, C-FIND, and how many instances a study should have."""

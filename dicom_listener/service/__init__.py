@@ -1,0 +1,1 @@
+"""The running listener: what keeps, what receives, and how many processes share the work."""
