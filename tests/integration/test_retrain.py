@@ -379,7 +379,9 @@ def test_a_kill_or_a_full_disk_in_any_stage_leaves_production(
         assert production == ("gan-0001" if place == "promoted" else "opposite"), (place, what)
 
 
-def test_a_night_that_was_cut_off_is_gone_on_with(troubled: tuple[Path, list[list[Any]]]) -> None:
+def test_a_night_that_was_cut_off_is_gone_on_with_and_makes_what_it_would_have_made(
+    troubled: tuple[Path, list[list[Any]]], tmp_path: Path, fixed_set: LabeledFrames
+) -> None:
     root, happened = troubled
     begun = [begun for *_, begun, _ in happened]
     assert begun[0] is None
@@ -390,6 +392,14 @@ def test_a_night_that_was_cut_off_is_gone_on_with(troubled: tuple[Path, list[lis
     assert registry.production("lvh") == "gan-0001"
     assert not workplace_of(settings_of(root)).exists()
     assert registry.rollback("lvh") == "opposite"
+
+    in_one_go = make_root(tmp_path, fixed_set, knows="opposite")
+    a_night(in_one_go, epochs=3)
+    # Weights, not files: Keras counts the layers that a process has made, and the count is in their names.
+    resumed, whole = (load_bundle(at / "models" / "lvh" / "gan-0001").model for at in (root, in_one_go))
+    assert len(resumed.get_weights()) > 20
+    for one, other in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_another_night_is_begun_where_settings_changed_or_a_day_has_passed(
