@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -56,7 +56,7 @@ def packed_holders(partitions: Iterable[Path], study_key: str) -> list[Path]:
     return [path for path in candidates if _holds(path, study_key)]
 
 
-def read_study(path: Path, study_key: str) -> pa.Table:
+def read_study(path: Path | BinaryIO, study_key: str) -> pa.Table:
     """Read the rows of one study out of a packed file, or out of its own."""
     return pq.read_table(path, partitioning=None, filters=[("study_key", "==", study_key)])
 

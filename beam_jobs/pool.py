@@ -29,6 +29,7 @@ from beam_jobs.pooling.references import pack_texts
 from beam_jobs.pooling.rules import PoolRules
 from beam_jobs.pooling.steps import FindLimits, KeepDistinct, KeepUnderCaps, KeepWithinLimits, ReadReferences
 from beam_jobs.pooling.writing import WriteManifest, WriteShards
+from beam_jobs.result_files import Results
 from beam_jobs.selection import SelectionRules
 from echo_models.labels import read_labels
 from echo_models.views import A4C
@@ -40,7 +41,7 @@ class BuildPool(beam.PTransform):
 
     Attributes:
         stored: the folder of stored frames, one file per study.
-        results: the folder of the tables.
+        results: where the tables are.
         destination: an empty folder for shards and manifest.
         rules: what a frame must satisfy.
         held_out: [S], S16, packed keys of subjects of whom no frame is taken.
@@ -48,7 +49,7 @@ class BuildPool(beam.PTransform):
     """
 
     stored: Path
-    results: Path
+    results: Results
     destination: Path
     rules: PoolRules
     held_out: npt.NDArray[np.bytes_]
@@ -72,7 +73,7 @@ class PoolError(BeamJobsError):
 
 def build_pool(
     pool: Path,
-    results: Path,
+    results: Results,
     rules: SelectionRules,
     *,
     held_out: Collection[str] = (),
@@ -87,7 +88,7 @@ def build_pool(
     Args:
         pool: the folder with `a4c/`, the stored frames, and `datasets/`; each dataset's manifest is kept
             under `manifests/` also when its frames are pruned.
-        results: the folder of the tables.
+        results: where the tables are.
         rules: what a frame must satisfy; those of `PoolRules` that are not said have their defaults.
         held_out: keys of subjects of whom no frame is taken (`labeled_subjects`).
         frames_per_shard: about how many frames a file should have.

@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from beam_jobs.pooling.rules import PoolRules
-from dicom_listener.settings import RootedPath, SectionSettings
+from dicom_listener.settings import RootedPath, RootedPlace, SectionSettings
 from echo_models.gate import GateRule
 
 SECTION: Final = "retrain"
@@ -31,8 +31,9 @@ class RetrainSettings(SectionSettings):
         description="Folder of stored frames and of the datasets made of them.",
     )
     task: Task = Field("lvh", description="What the model is for: hypertrophy, or the names of views.")
-    results: RootedPath = Field(
-        default_factory=lambda data: data["root"] / "results", description="Folder of the tables."
+    results: RootedPlace = Field(
+        default_factory=lambda data: data["root"] / "results",
+        description="Folder of the tables, or `s3://bucket/prefix`.",
     )
     models: RootedPath = Field(
         default_factory=lambda data: data["root"] / "models", description="The model registry."

@@ -8,7 +8,7 @@ from pydantic_settings import SettingsConfigDict
 from beam_jobs.deid_settings import DEID_SECTION, DeidSettings
 from beam_jobs.records import EndDiastole
 from beam_jobs.retrain_settings import RetrainSettings
-from dicom_listener.settings import Port, RootedPath, SectionSettings, default_ledger_url
+from dicom_listener.settings import Port, RootedPath, RootedPlace, SectionSettings, default_ledger_url
 
 __all__ = ["DEID_SECTION", "SECTION", "DeidSettings", "RetrainSettings", "WorkerSettings"]
 
@@ -57,8 +57,9 @@ class WorkerSettings(SectionSettings):
     spool: RootedPath = Field(
         default_factory=lambda data: data["root"] / "spool", description="Folder of received instances."
     )
-    results: RootedPath = Field(
-        default_factory=lambda data: data["root"] / "results", description="Folder of the tables."
+    results: RootedPlace = Field(
+        default_factory=lambda data: data["root"] / "results",
+        description="Folder of the tables, or `s3://bucket/prefix`.",
     )
     pool: RootedPath = Field(
         default_factory=lambda data: data["root"] / "pool", description="Folder of the stored frames."

@@ -11,10 +11,20 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import pydantic_settings
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from dicom_listener.errors import SettingsError
+from dicom_listener.object_store import StoreUrl
 
 CONFIGURATION_FILE: Final = "echobeam.toml"
 SECTIONS: Final = frozenset({"listener", "worker", "retrain", "deid"})
@@ -27,6 +37,14 @@ def _under_root(path: Path, info: ValidationInfo) -> Path:
 
 RootedPath = Annotated[Path, AfterValidator(_under_root)]
 """A path; a relative one starts at the root folder."""
+
+
+def _store_url(value: Any) -> Any:
+    return StoreUrl.parse(value) if isinstance(value, str) and "://" in value else value
+
+
+RootedPlace = Annotated[RootedPath | InstanceOf[StoreUrl], BeforeValidator(_store_url)]
+"""A path, as `RootedPath`, or the URL of a place in an object store."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 lets the system choose."""

@@ -27,6 +27,7 @@ from beam_jobs.frames import flatten_frames
 from beam_jobs.inference import segment_field_of_view, spread
 from beam_jobs.pool_dataset import MANIFEST_FILE, TEMPORARY_PREFIX, PoolDataset, PoolManifest, Shard
 from beam_jobs.records import Placement
+from beam_jobs.result_files import Results, list_files, source_of
 from beam_jobs.schemas import A4C_SCHEMA
 from beam_jobs.selection import Candidate, Fingerprint, SelectionRules, pixel_digest
 from echo_models.bundle import Bundle
@@ -76,7 +77,7 @@ class Clip:
 
 def build_view_pool(
     pool: Path,
-    results: Path,
+    results: Results,
     archive: Path,
     rules: SelectionRules,
     fov: Bundle,
@@ -90,7 +91,7 @@ def build_view_pool(
 
     Args:
         pool: the folder with `datasets/`.
-        results: the folder of the tables.
+        results: where the tables are.
         archive: the folder of de-identified DICOM.
         rules: what a clip must satisfy; caps count frames.
         fov: the field-of-view model in production.
@@ -115,11 +116,11 @@ def build_view_pool(
     return PoolDataset.open(folder)
 
 
-def read_clips(results: Path, archive: Path, dropped: Counter[str]) -> Iterator[Clip]:
+def read_clips(results: Results, archive: Path, dropped: Counter[str]) -> Iterator[Clip]:
     """Read the clips table, a file at a time; clips that the archive does not have are counted."""
     columns = [field.name for field in dataclasses.fields(Clip)]
-    for path in sorted((results / "clips").rglob("*.parquet")):
-        with pq.ParquetFile(path) as file:
+    for path in list_files(results, "clips"):
+        with pq.ParquetFile(source_of(path)) as file:
             for batch in file.iter_batches(columns=columns):
                 for clip in (Clip(**row) for row in batch.to_pylist()):
                     if not clip.file(archive).exists():

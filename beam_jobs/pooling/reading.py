@@ -1,8 +1,8 @@
 """Read what the pool is chosen from: a bucket's stored frames, and what the tables say of them.
 
-A bucket (`beam_jobs.staging.bucket_of`) has whole studies, and the same ones in every table, so that stored
-frames and tables meet within it and nothing has to be shuffled for that. It makes no difference whether a
-bucket of a table is in many files or rolled up into one.
+A bucket (`beam_jobs.result_files.bucket_of`) has whole studies, and the same ones in every table, so that
+stored frames and tables meet within it and nothing has to be shuffled for that. It makes no difference
+whether a bucket of a table is in many files or rolled up into one.
 """
 
 from collections import Counter
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from beam_jobs.pool_dataset import READ_ROWS
 from beam_jobs.pooling.references import DTYPE, References, digest_frames, frame_ids, frames_in, pack_keys
 from beam_jobs.pooling.rules import UNKNOWN_MACHINE, FrameFacts, PoolRules, satisfy
+from beam_jobs.result_files import ResultFile, Results, list_files, source_of
 from echo_models.views import A4C
 
 _KEYS: Final = ["study_key", "instance_key", "frame_index"]
@@ -51,7 +52,7 @@ def list_buckets(stored: Path) -> list[str]:
     return sorted(path.name for path in stored.glob("bucket=*"))
 
 
-def read_tables(results: Path, bucket: str) -> BucketTables:
+def read_tables(results: Results, bucket: str) -> BucketTables:
     """Read a bucket of the tables `frames` and `studies`.
 
     Files that vanish meanwhile were replaced, by a new revision or by a packed file: the bucket is read anew.
@@ -65,15 +66,15 @@ def read_tables(results: Path, bucket: str) -> BucketTables:
     return _read_tables(results, bucket)
 
 
-def _read_tables(results: Path, bucket: str) -> BucketTables:
+def _read_tables(results: Results, bucket: str) -> BucketTables:
     ids, known = [np.empty(0, "S36")], [np.empty(0, bool)]
-    for batch in _table_batches(results / "frames", bucket, [*_KEYS, "view", _IS_KNOWN]):
+    for batch in _table_batches(results, "frames", bucket, [*_KEYS, "view", _IS_KNOWN]):
         is_known = _is_known(batch)
         wanted = np.asarray(pc.equal(batch.column("view"), A4C)) | ~is_known
         ids.append(_ids(batch.filter(pa.array(wanted))))
         known.append(is_known[wanted])
     machines: dict[bytes, str] = {}
-    for batch in _table_batches(results / "studies", bucket, ["study_key", "manufacturer"]):
+    for batch in _table_batches(results, "studies", bucket, ["study_key", "manufacturer"]):
         names = batch.column("manufacturer").to_pylist()
         for key, name in zip(pack_keys(batch.column("study_key")), names, strict=True):
             machines[bytes(key)] = name or UNKNOWN_MACHINE
@@ -125,13 +126,15 @@ def batches_of(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         yield from _batches(file, columns, READ_ROWS)
 
 
-def _table_batches(table: Path, bucket: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    for file in sorted(table.glob(f"study_year=*/{bucket}/*.parquet")):
+def _table_batches(
+    results: Results, table: str, bucket: str, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    for file in list_files(results, table, bucket=bucket):
         yield from _batches(file, columns, _TABLE_ROWS)
 
 
-def _batches(file: Path, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(file) as opened:
+def _batches(file: ResultFile, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(source_of(file)) as opened:
         there = [name for name in columns if name in opened.schema_arrow.names]
         yield from opened.iter_batches(rows, columns=there)
 

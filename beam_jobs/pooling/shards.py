@@ -20,9 +20,9 @@ from beam_jobs.pooling.references import (
     key_text,
     pack_keys,
 )
+from beam_jobs.result_files import bucket_of
 from beam_jobs.schemas import A4C_SCHEMA
 from beam_jobs.selection import Fingerprint
-from beam_jobs.staging import bucket_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from beam_jobs.pooling.rules import (
     ranges_by_machine,
     set_limits,
 )
+from beam_jobs.result_files import Results
 
 _KEPT: Final = "kept"
 _DROPPED: Final = "dropped"
@@ -105,13 +106,13 @@ class ReadReferences(beam.PTransform):
 
     Attributes:
         stored: the folder of stored frames.
-        results: the folder of the tables.
+        results: where the tables are.
         rules: what a frame must satisfy.
         held_out: [S], S16, packed keys of subjects to leave out.
     """
 
     stored: Path
-    results: Path
+    results: Results
     rules: PoolRules
     held_out: npt.NDArray[np.bytes_]
 

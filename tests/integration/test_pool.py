@@ -21,7 +21,7 @@ from beam_jobs.pooling.rules import PoolRules, Rule
 from beam_jobs.pooling.shards import WrittenShard, write_shard
 from beam_jobs.schemas import A4C_SCHEMA
 from beam_jobs.selection import SelectionRules
-from beam_jobs.staging import bucket_of
+from beam_jobs.result_files import bucket_of
 from echo_models.labels import Label, write_labels
 from tests.pool_archive import StoredFrame, key, write_archive
 from tests.pool_oracle import plain_pool
@@ -320,7 +320,7 @@ import resource, sys
 from pathlib import Path
 from beam_jobs.pool import build_pool
 from beam_jobs.selection import SelectionRules
-from beam_jobs.staging import bucket_of
+from beam_jobs.result_files import bucket_of
 
 def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

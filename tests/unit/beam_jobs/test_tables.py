@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from beam_jobs.result_files import bucket_of
 from beam_jobs.schemas import LVH_RULES, NO_STUDY_YEAR
-from beam_jobs.staging import LOCKS, bucket_of, staged, sweep_unfinished
+from beam_jobs.staging import LOCKS, staged, sweep_unfinished
 from beam_jobs.tables import StudyTables, build_tables, summarize
 from tests.unit.beam_jobs.predictions import chunk, dated, rejection, study
 

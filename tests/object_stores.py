@@ -1,0 +1,175 @@
+"""Object stores to test on: one in memory for unit tests, and a real S3 server as a program.
+
+The program is Versity's S3 gateway, looked for on PATH. Go builds it:
+`go install github.com/versity/versitygw/cmd/versitygw@v1.8.0`.
+"""
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from secrets import token_hex
+from typing import Final, Self
+
+import pytest
+from obstore.store import MemoryStore
+
+from dicom_listener import object_store
+from dicom_listener.errors import StoreError
+from dicom_listener.object_store import StoreUrl, list_folders
+from tests.programs import DEADLINE_S, wait_for
+
+MODULE: Final = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
+BUCKET: Final = "echobeam"
+_CHUNK_BYTES: Final = 1 << 16
+
+
+@pytest.fixture
+def memory_url(monkeypatch: pytest.MonkeyPatch) -> StoreUrl:
+    """Give the URL of an empty store in the memory of this process."""
+    store = MemoryStore()
+    monkeypatch.setattr(object_store, "_client", lambda _: store)
+    return StoreUrl("memory")
+
+
+@pytest.fixture(scope="session")
+def gateway_program() -> str:
+    """Give the path of the gateway; skip the test where there is none."""
+    found = shutil.which("versitygw")
+    if found is None:
+        pytest.skip(f"no S3 server is installed (go install {MODULE})")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An S3 server that runs, with one bucket.
+
+    Attributes:
+        environment: what a process needs to reach it.
+        url: of the bucket.
+    """
+
+    environment: dict[str, str]
+    port: int
+    url: StoreUrl = field(default=StoreUrl(BUCKET))
+
+    def through(self, relay: "Relay") -> dict[str, str]:
+        """Give the environment of a process that reaches it through a relay."""
+        return {**self.environment, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{relay.port}"}
+
+
+@contextlib.contextmanager
+def serving(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Run the gateway over a folder for the block, reached by the environment of this process."""
+    bucket, beside = folder / "buckets" / BUCKET, folder / "sidecar"
+    bucket.mkdir(parents=True)
+    beside.mkdir()
+    port = _free_port()
+    access, secret = token_hex(8), token_hex(16)
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": access,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_REGION": "us-east-1",
+    }
+    with (folder / "log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [
+                program,
+                f"--port=127.0.0.1:{port}",
+                "--quiet",
+                "posix",
+                f"--sidecar={beside}",  # a folder of any file system, with or without extended attributes
+                folder / "buckets",
+            ],
+            env={"ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            for name, value in environment.items():
+                monkeypatch.setenv(name, value)
+            object_store._client.cache_clear()
+            server = Server(environment, port)
+            wait_for("the gateway", lambda: _answers(server.url))
+            yield server
+        finally:
+            process.kill()
+            process.wait(DEADLINE_S)
+            object_store._client.cache_clear()
+
+
+def _answers(url: StoreUrl) -> bool:
+    try:
+        list_folders(url)
+    except StoreError:
+        return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+class Relay:
+    """Passes on what goes to a server, until a request comes that it holds in the middle of its body.
+
+    Args:
+        port: of the server.
+        holds: whether to hold a request, by its first line.
+
+    Attributes:
+        port: where it is reached.
+        held: set once a request is held: its head and half of its body have been passed on.
+    """
+
+    def __init__(self, port: int, holds: Callable[[str], bool]) -> None:
+        self._server_port = port
+        self._holds = holds
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ended = threading.Event()
+        self.port = int(self._listener.getsockname()[1])
+        self.held = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._server_port))
+            threading.Thread(target=self._pass_requests, args=(client, server), daemon=True).start()
+            threading.Thread(target=_pass_all, args=(server, client), daemon=True).start()
+
+    def _pass_requests(self, client: socket.socket, server: socket.socket) -> None:
+        with client, server, contextlib.suppress(OSError):
+            while data := client.recv(_CHUNK_BYTES):
+                head, _, body = data.partition(b"\r\n\r\n")
+                if self._holds(head.partition(b"\r\n")[0].decode("latin-1")):
+                    while len(body) < 2:
+                        body += client.recv(_CHUNK_BYTES)
+                    server.sendall(head + b"\r\n\r\n" + body[: len(body) // 2])
+                    self.held.set()
+                    self._ended.wait(DEADLINE_S)
+                    return
+                server.sendall(data)
+
+
+def _pass_all(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(_CHUNK_BYTES):
+            target.sendall(data)
