@@ -58,6 +58,7 @@ from beam_jobs.records import (
     WrittenStudy,
 )
 from beam_jobs.release import AUDIT, ReleaseCheck
+from beam_jobs.result_files import Results
 from beam_jobs.staging import UNFINISHED, settle_folder, staged
 from beam_jobs.tables import build_tables, summarize
 from dicom_listener.errors import ClaimLostError
@@ -434,7 +435,7 @@ class WriteStudies(beam.PTransform):
     """
 
     spool: Path
-    results: Path
+    results: Results
     pool: Path
     key_file: Path
     ledger_url: str = field(repr=False)

@@ -33,10 +33,11 @@ from beam_jobs.pipeline import ProcessStudies, report_study
 from beam_jobs.records import StudyClaim
 from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.staging import sweep_unfinished
-from dicom_listener.errors import LedgerUnavailableError
+from dicom_listener.errors import LedgerUnavailableError, StoreError
 from dicom_listener.ledger import Ledger
 from dicom_listener.ledger.completion import CompletionRule
 from dicom_listener.log import describe_error
+from dicom_listener.object_store import StoreUrl, check_store
 from dicom_listener.operations.health import serve_http
 from dicom_listener.operations.runfile import announced
 from echo_models.errors import ModelsError
@@ -63,8 +64,9 @@ class Worker:
         ledger: the ledger it claims from.
 
     Raises:
-        SetupError: on entry, if a model has no version in production, an option is not Beam's, or the
-            program for reading text is required and not installed.
+        SetupError: on entry, if a model has no version in production, an option is not Beam's, the program
+            for reading text is required and not installed, or the object store that is to have the results
+            does not answer or does not keep what we need of it (`dicom_listener.object_store.check_store`).
         KeyFileError: on entry, if the key file cannot be trusted.
         PortInUseError: on entry, if the HTTP port is taken.
         LedgerUnavailableError: on entry, if the ledger cannot be opened.
@@ -238,8 +240,11 @@ class Worker:
         _prepare_models(settings)
         self._pseudonymizer = Pseudonymizer.from_key_file(settings.key_file)
         _check_ocr(self._deid)
-        for folder in (settings.results, settings.pool, self._deid.archive_folder):
-            sweep_unfinished(folder, now=self._clock())
+        for place in (settings.results, settings.pool, self._deid.archive_folder):
+            if isinstance(place, StoreUrl):
+                _check_store(place)
+            else:
+                sweep_unfinished(place, now=self._clock())
         self.ledger = Ledger(settings.ledger_url)
         stack.callback(self.ledger.close)
         metrics = process_metrics()
@@ -273,6 +278,13 @@ def describe_failure(failure: BaseException) -> str:
     told = str(failure) if isinstance(failure, StepError) else describe_error(failure)
     own = re.sub(r" ?\[while running '[^']*'\]", "", told)
     return f"{own} in {steps[0]}" if steps else own
+
+
+def _check_store(url: StoreUrl) -> None:
+    try:
+        check_store(url)
+    except StoreError as error:
+        raise SetupError(str(error)) from error
 
 
 def _check_ocr(deid: DeidSettings) -> None:
