@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import click
 
+from dicom_listener.exit_codes import ExitCode
+
 
 class Verb(NamedTuple):
     """Where a verb's click command lives, and its line in `echobeam --help`."""
@@ -84,7 +86,7 @@ EXTRA_OF_MODULE: Final = {
 class MissingExtraError(click.ClickException):
     """A verb needs an extra that is not installed. The command ends with code 2."""
 
-    exit_code = 2
+    exit_code = ExitCode.REFUSED
 
     def __init__(self, module: str, extra: str) -> None:
         super().__init__(f"this verb needs {module}, which is not installed: pip install 'echobeam[{extra}]'")

@@ -25,6 +25,7 @@ from beam_jobs.errors import BeamJobsError
 from beam_jobs.packed import is_packed, merge, packed_name, prefix_of, write_packed
 from beam_jobs.schemas import RESULT_SCHEMAS
 from beam_jobs.staging import locked_bucket, settle_folder, unfinished_room
+from dicom_listener.exit_codes import ExitCode
 
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
@@ -37,6 +38,8 @@ class CompactionError(BeamJobsError):
 
 class ExchangeError(CompactionError):
     """The file system cannot let two folders change places."""
+
+    exit_code = ExitCode.REFUSED
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,10 @@ from beam_jobs.contact_sheet import Exhibit, load_models, write_contact_sheet
 from beam_jobs.deid.keys import Pseudonymizer
 from beam_jobs.demo_clips import Clip, Skipped, describe_clips, public_clips
 from beam_jobs.demo_sender import Sender
+from beam_jobs.errors import BeamJobsError
 from beam_jobs.phantom_studies import PhantomStudy
 from beam_jobs.query import run_query
+from beam_jobs.result_files import Results
 from beam_jobs.settings import WorkerSettings
 from dicom_listener.errors import StudyNotFoundError
 from dicom_listener.ledger import Ledger, StudyRecord, StudyState
@@ -51,7 +53,7 @@ _REJECTED: Final = "SELECT study_key, stage, reason FROM rejections ORDER BY ALL
 _CLIP_VIEWS: Final = "SELECT instance_key, view FROM clips ORDER BY ALL"
 
 
-class DemoError(Exception):
+class DemoError(BeamJobsError):
     """The demo could not be carried through; the message says at what and where to look."""
 
 
@@ -102,7 +104,7 @@ class Report:
     views: tuple[dict[str, Any], ...]
     rejections: tuple[dict[str, Any], ...]
     phantom_views: tuple[int, int]
-    results: Path
+    results: Results
     contact_sheet: Path
     seconds: float
 
@@ -307,14 +309,14 @@ def _exhibit(clip: Clip) -> Exhibit:
     return Exhibit(clip.path, clip.what, frames=5 if real_heart else 1)
 
 
-def _rows(results: Path, statement: str, study_keys: set[str]) -> tuple[dict[str, Any], ...]:
+def _rows(results: Results, statement: str, study_keys: set[str]) -> tuple[dict[str, Any], ...]:
     """Ask the Parquet files; keep the rows of the demo's own studies."""
     rows = run_query(statement, results).to_documents()
     return tuple(row for row in rows if row["study_key"] in study_keys)
 
 
 def _phantom_views(
-    results: Path, clips: Sequence[Clip], pseudonymizer: Pseudonymizer, study: PhantomStudy
+    results: Results, clips: Sequence[Clip], pseudonymizer: Pseudonymizer, study: PhantomStudy
 ) -> tuple[int, int]:
     """Count the synthetic clips whose predicted view is the one that was drawn."""
     named = dict(run_query(_CLIP_VIEWS, results).rows)

@@ -25,6 +25,7 @@ from pydicom.uid import (
 )
 
 from beam_jobs.demo_clips import Clip
+from beam_jobs.errors import BeamJobsError
 
 CALLING_AE_TITLE: Final = "ECHODEMO"
 
@@ -39,7 +40,7 @@ _DCMTK_PROPOSES: Final = {
 }
 
 
-class SendError(Exception):
+class SendError(BeamJobsError):
     """The client could not send: its exit code and its last words."""
 
 

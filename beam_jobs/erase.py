@@ -26,7 +26,9 @@ import pyarrow.parquet as pq
 from beam_jobs.deid import Pseudonymizer
 from beam_jobs.errors import BeamJobsError
 from beam_jobs.pool_dataset import MANIFEST_FILE, PAST_MANIFESTS, PoolManifest
+from beam_jobs.result_files import ResultFile, Results, list_files, source_of
 from beam_jobs.staging import files_of_study, remove_released
+from dicom_listener.exit_codes import ExitCode
 from dicom_listener.ledger import Ledger
 from dicom_listener.ledger.erasure import forget_studies, list_identities, spooled_paths, stop_studies
 from echo_models.errors import ModelsError
@@ -41,13 +43,19 @@ _SUBJECT_KEY: Final = re.compile(r"[0-9a-f]{32}")
 class EraseError(BeamJobsError):
     """A subject cannot be erased as asked."""
 
+    exit_code = ExitCode.REFUSED
+
 
 class NoSuchSubjectError(EraseError):
     """Nothing is known of the subject."""
 
+    exit_code = ExitCode.NOT_FOUND
+
 
 class EraseBusyError(EraseError):
     """Something works on what is to be erased."""
+
+    exit_code = ExitCode.BUSY
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ class Site:
 
     root: Path
     spool: Path
-    results: Path
+    results: Results
     pool: Path
     archive: Path
     models: Path
@@ -95,7 +103,7 @@ class Erasure:
     study_uids: tuple[str, ...] = field(repr=False)
     study_keys: tuple[str, ...]
     spooled: tuple[str, ...]
-    released: Mapping[str, tuple[Path, ...]]
+    released: Mapping[str, tuple[ResultFile, ...]]
     datasets: tuple[Path, ...]
     exposed: tuple[Exposure, ...]
     unknown_models: tuple[str, ...]
@@ -154,7 +162,7 @@ def plan_erasure(subject_key: str, site: Site, ledger: Ledger, pseudonymizer: Ps
         if pseudonymizer.subject_key(identity.patient_id, identity.study_instance_uid) == subject_key
     ]
     keys = {pseudonymizer.study_key(uid) for uid in uids} | set(_studies_in_results(site, subject_key))
-    released: dict[str, tuple[Path, ...]] = {}
+    released: dict[str, tuple[ResultFile, ...]] = {}
     for key in sorted(keys):
         for name, paths in files_of_study(key, site.results, site.pool, site.archive).items():
             released[name] = (*released.get(name, ()), *paths)
@@ -215,11 +223,13 @@ def erase(
 
 def _studies_in_results(site: Site, subject_key: str) -> Iterator[str]:
     """Find the studies of a subject among all files; the ledger may have forgotten them."""
-    for folder in (site.results / "studies", site.results / "audit", site.pool / "a4c"):
-        for path in folder.rglob("*.parquet"):
-            columns = pq.read_table(path, columns=["subject_key", "study_key"], partitioning=None)
-            mine = columns.filter(pc.equal(columns["subject_key"], subject_key))
-            yield from set(mine["study_key"].to_pylist())
+    files: list[ResultFile] = [*(site.pool / "a4c").rglob("*.parquet")]
+    for table in ("studies", "audit"):
+        files += list_files(site.results, table)
+    for file in files:
+        columns = pq.read_table(source_of(file), columns=["subject_key", "study_key"], partitioning=None)
+        mine = columns.filter(pc.equal(columns["subject_key"], subject_key))
+        yield from set(mine["study_key"].to_pylist())
 
 
 def _dataset_folders(pool: Path) -> list[Path]:
@@ -336,6 +346,6 @@ def no_night(lock: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise EraseBusyError(
-                "`echobeam retrain` runs and reads the pool: erase when it has ended"
+                "`echobeam retrain` runs, and reads pool and tables: try again when it has ended"
             ) from error
         yield

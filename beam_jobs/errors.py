@@ -11,13 +11,17 @@ of `rejections`. Anything else that goes wrong within a batch fails the attempt,
 decides when there is another.
 """
 
+from dicom_listener.exit_codes import ExitCode, VerbError
 
-class BeamJobsError(Exception):
+
+class BeamJobsError(VerbError):
     """Base of the errors that `beam_jobs` raises itself."""
 
 
 class SetupError(BeamJobsError):
     """A job cannot start as it is configured."""
+
+    exit_code = ExitCode.REFUSED
 
 
 class StepError(BeamJobsError):

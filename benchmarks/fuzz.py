@@ -35,10 +35,10 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, UltrasoundMultiFrameImageStorage
 
-from dicom_listener.association.guard import Breach
 from dicom_listener.association.scp import Reception, handlers, make_application_entity
 from dicom_listener.association.server import start_server
 from dicom_listener.ledger import Ledger
+from dicom_listener.reception.breaches import Breach
 from dicom_listener.reception.metrics import ListenerMetrics
 from dicom_listener.settings import ListenerSettings
 from dicom_listener.spool.writing import Spool, encode_file_header

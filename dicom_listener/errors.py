@@ -21,6 +21,8 @@
     │   ├── OversizedInstanceError
     │   ├── UnsupportedSopClassError
     │   └── InvalidInstanceUidError
+    ├── StoreError                  an object store did not do as asked: fail this attempt, or tell who asked
+    │   └── StoreConflictError      it has another object than the one to be replaced; nothing was changed
     ├── ClaimLostError              fail this study's attempt: somebody else has it now
     ├── PeerError                   a remote application entity did not do as asked: try again later
     │   ├── PeerUnreachableError    there is no association with it
@@ -36,13 +38,17 @@ No message holds a value from a received header.
 from collections.abc import Sequence
 from typing import ClassVar
 
+from dicom_listener.exit_codes import ExitCode, VerbError
 
-class ListenerError(Exception):
+
+class ListenerError(VerbError):
     """The root of everything the listener raises on purpose."""
 
 
 class StartRefusedError(ListenerError):
     """The listener must not start like this."""
+
+    exit_code = ExitCode.REFUSED
 
 
 class SettingsError(StartRefusedError):
@@ -59,6 +65,8 @@ class SettingsError(StartRefusedError):
 
 class PortInUseError(StartRefusedError):
     """A port that is needed cannot be bound."""
+
+    exit_code = ExitCode.BUSY
 
 
 class CertificateError(StartRefusedError):
@@ -80,9 +88,13 @@ class UnsupportedSystemError(StartRefusedError):
 class SpoolLockedError(StartRefusedError):
     """Another process receives into the same spool."""
 
+    exit_code = ExitCode.BUSY
+
 
 class JobRunningError(StartRefusedError):
     """A job of this name is running already."""
+
+    exit_code = ExitCode.BUSY
 
 
 class PeerNotFoundError(StartRefusedError):
@@ -167,6 +179,14 @@ class UnsupportedSopClassError(RefusedInstanceError):
     reason = "unsupported_sop_class"
 
 
+class StoreError(ListenerError):
+    """An object store did not do as asked."""
+
+
+class StoreConflictError(StoreError):
+    """An object is not the one that was to be replaced, or there is one where none was expected."""
+
+
 class ClaimLostError(ListenerError):
     """The claim has run out and the study was taken by, or given to, somebody else."""
 
@@ -186,9 +206,13 @@ class PeerRefusedError(PeerError):
 class CommitmentNotFoundError(ListenerError):
     """The ledger has no such request of storage commitment."""
 
+    exit_code = ExitCode.NOT_FOUND
+
 
 class StudyNotFoundError(ListenerError):
     """The ledger has no such study."""
+
+    exit_code = ExitCode.NOT_FOUND
 
 
 class StudyNotFailedError(ListenerError):
@@ -197,3 +221,5 @@ class StudyNotFailedError(ListenerError):
 
 class StudyBusyError(ListenerError):
     """A study is being received or processed, and may not be taken away now."""
+
+    exit_code = ExitCode.BUSY

@@ -29,9 +29,12 @@ from beam_jobs.settings import DeidSettings, RetrainSettings, WorkerSettings
 from dicom_listener import conformance
 from dicom_listener.association.tls import CertificateCollector
 from dicom_listener.commitment.ledger import CommitmentLedger
+from dicom_listener.commitment.metrics import CommitmentCollector, CommitmentMetrics
 from dicom_listener.ledger import Ledger
-from dicom_listener.peers.metrics import CommitmentCollector, PeerMetrics
-from dicom_listener.reception.metrics import LedgerCollector, ListenerMetrics
+from dicom_listener.ledger.metrics import LedgerCollector
+from dicom_listener.object_store import StoreUrl
+from dicom_listener.peers.metrics import EvidenceMetrics
+from dicom_listener.reception.metrics import ListenerMetrics
 from dicom_listener.settings import ListenerSettings, TableSettings
 from dicom_listener.spool.capacity import DiskCollector, DiskReserve
 from dicom_listener.spool.metrics import KeepingMetrics, LostFilesCollector
@@ -99,6 +102,7 @@ def type_words(annotation: Any) -> str:
         str: "text",
         bool: "true or false",
         Path: "path",
+        StoreUrl: "URL",
         IPvAnyNetwork: "address or network",
     }
     if annotation in names:
@@ -180,7 +184,7 @@ def metrics_page() -> str:
 def registries() -> dict[str, CollectorRegistry]:
     """Return a registry of each program, with all its metrics in it."""
     listener = CollectorRegistry()
-    for metrics in (ListenerMetrics, PeerMetrics, KeepingMetrics):
+    for metrics in (ListenerMetrics, CommitmentMetrics, EvidenceMetrics, KeepingMetrics):
         metrics(listener)
     no_ledger, no_commitments, no_disk = cast("Ledger", None), cast("CommitmentLedger", None), Path()
     for collector in (  # to be described they need nothing to ask

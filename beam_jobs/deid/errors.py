@@ -9,14 +9,17 @@ messages quote raw values.
 """
 
 from beam_jobs.records import Reason
+from dicom_listener.exit_codes import ExitCode, VerbError
 
 
-class DeidError(Exception):
+class DeidError(VerbError):
     """Base of the errors that `beam_jobs.deid` raises itself."""
 
 
 class KeyFileError(DeidError):
     """The file with the key of the pseudonyms is missing its rules: owner only, 32 bytes."""
+
+    exit_code = ExitCode.REFUSED
 
 
 class RejectedError(DeidError):

@@ -8,6 +8,7 @@ RetrainError             fail the job
 from beam_jobs.errors import BeamJobsError
 from beam_jobs.pool_dataset import PoolManifest
 from beam_jobs.retrain_settings import Task
+from dicom_listener.exit_codes import ExitCode
 
 
 class RetrainError(BeamJobsError):
@@ -16,6 +17,8 @@ class RetrainError(BeamJobsError):
 
 class RetrainBusyError(RetrainError):
     """Another run holds the lock."""
+
+    exit_code = ExitCode.BUSY
 
 
 class EmptyPoolError(RetrainError):

@@ -1,19 +1,18 @@
 """`echobeam audit`: what was done to the headers and pixels of a study.
 
-Exit codes: 0 fine, 1 a study was quarantined, 2 usage or configuration refused, 3 no such study.
+Exit codes: 0 fine, 1 a study was quarantined or the results cannot be read, 2 usage or configuration
+refused, 3 no such study.
 """
 
 # ruff: noqa: PLC0415 - what is heavy is imported when the verb runs, so that help is instant
 import json
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
-_QUARANTINED: Final = 1
-_REFUSED: Final = 2
-_NOT_FOUND: Final = 3
+from dicom_listener.exit_codes import ExitCode, exit_codes
 
 
 @click.command(epilog="\b\nExample:\n  echobeam audit 16bb1529652e9c4ead58e540e9aa796f --json")
@@ -34,18 +33,14 @@ def audit(study_key: str | None, root: Path, *, as_json: bool) -> None:
     """
     from beam_jobs.audits import read_audit, summarize_audits
     from beam_jobs.settings import SECTION, WorkerSettings
-    from dicom_listener.errors import SettingsError
     from dicom_listener.settings import load_section
 
-    try:
+    with exit_codes():
         results = load_section(WorkerSettings, SECTION, root).results
-    except SettingsError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(_REFUSED)
-    rows = summarize_audits(results) if study_key is None else read_audit(results, study_key)
+        rows = summarize_audits(results) if study_key is None else read_audit(results, study_key)
     if study_key is not None and not rows:
         click.echo("Error: there is no audit of a study of this key: see `echobeam audit`", err=True)
-        sys.exit(_NOT_FOUND)
+        sys.exit(ExitCode.NOT_FOUND)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     elif study_key is None:
@@ -53,7 +48,7 @@ def audit(study_key: str | None, root: Path, *, as_json: bool) -> None:
     else:
         _print_instances(rows)
     if any(row["outcome"] == "quarantined" for row in rows):
-        sys.exit(_QUARANTINED)
+        sys.exit(ExitCode.FAILED)
 
 
 def _print_studies(rows: list[dict[str, Any]]) -> None:

@@ -6,18 +6,12 @@ Exit codes: 0 fine, 1 a partition could not be packed, 2 usage or configuration 
 # ruff: noqa: PLC0415 - what is heavy is imported when the verb runs, so that help is instant
 import json
 import signal
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import click
 
-_FAILED: Final = 1
-_REFUSED: Final = 2
-_BUSY: Final = 4
+from dicom_listener.exit_codes import exit_codes
 
 
 @click.command(
@@ -55,19 +49,25 @@ def compact(*, root: Path, loose: int, rows_per_file: int, quiet: bool, as_json:
     Listener, worker and queries go on meanwhile. It may be stopped or killed at any moment; the nightly job
     is kept from starting until it ends.
     """
-    from beam_jobs.compaction import CompactionRules
+    from beam_jobs.compaction import CompactionRules, ExchangeError
     from beam_jobs.compaction import compact as compact_results
     from beam_jobs.erase import no_night
     from beam_jobs.settings import SECTION, WorkerSettings
     from dicom_listener.log import configure_logging
+    from dicom_listener.object_store import StoreUrl
     from dicom_listener.settings import load_section
 
     configure_logging(quiet=quiet)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    with _exit_codes():
+    with exit_codes():
         settings = load_section(WorkerSettings, SECTION, root)
+        if isinstance(settings.results, StoreUrl):
+            raise ExchangeError(
+                "packing needs a file system on which two folders can change places; received an object "
+                "store. Results stay one file a study, which is as right"
+            )
         if not settings.results.is_dir():
             _report({}, as_json=as_json)
             return
@@ -107,19 +107,3 @@ def _report(counts: dict[str, dict[str, int]], *, as_json: bool) -> None:
         files_before=sum(count["files_before"] for count in counts.values()),
         files_after=sum(count["files_after"] for count in counts.values()),
     )
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    from beam_jobs.compaction import CompactionError, ExchangeError
-    from beam_jobs.erase import EraseBusyError
-    from dicom_listener.errors import SettingsError
-
-    try:
-        yield
-    except EraseBusyError as error:
-        click.echo("Error: `echobeam retrain` runs and reads the tables: pack when it has ended", err=True)
-        raise SystemExit(_BUSY) from error
-    except (CompactionError, SettingsError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(_REFUSED if isinstance(error, SettingsError | ExchangeError) else _FAILED)

@@ -8,6 +8,8 @@ from typing import Final
 
 import click
 
+from dicom_listener.exit_codes import ExitCode, exit_codes
+
 TERMINATED: Final = 128 + signal.SIGTERM
 """What a shell says of a program that SIGTERM ended."""
 
@@ -42,10 +44,8 @@ def demo(root: Path, client: str, *, as_json: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from beam_jobs.dcmtk import find_dcmtk_storescu  # noqa: PLC0415
-    from beam_jobs.demo import DemoError, run_demo  # noqa: PLC0415
+    from beam_jobs.demo import run_demo  # noqa: PLC0415
     from beam_jobs.demo_report import Bars, report_as_json, show_report  # noqa: PLC0415
-    from beam_jobs.demo_sender import SendError  # noqa: PLC0415
-    from dicom_listener.errors import SettingsError  # noqa: PLC0415
     from dicom_listener.log import configure_logging  # noqa: PLC0415
 
     configure_logging(quiet=True)
@@ -56,19 +56,12 @@ def demo(root: Path, client: str, *, as_json: bool) -> None:
     if client == "dcmtk" and storescu is None:
         raise click.UsageError("DCMTK's storescu is not on PATH: install dcmtk, or use --client pynetdicom")
     console = Console(stderr=True, quiet=as_json)
-    try:
-        with Bars(console) as bars:
-            report = run_demo(root, storescu, bars)
-    except SettingsError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-    except (DemoError, SendError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
+    with exit_codes(), Bars(console) as bars:
+        report = run_demo(root, storescu, bars)
     if as_json:
         click.echo(json.dumps(report_as_json(report), indent=2))
     else:
         show_report(report, Console(width=None if sys.stdout.isatty() else WIDTH))
     for study in report.failed:
         click.echo(f"Error: study {study.study_key} failed: {study.error}", err=True)
-    sys.exit(1 if report.failed else 0)
+    sys.exit(ExitCode.FAILED if report.failed else 0)

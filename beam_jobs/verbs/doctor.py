@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from dicom_listener.exit_codes import ExitCode
+
 
 @click.command(epilog="\b\nExample:\n  echobeam doctor --root ./echobeam-data")
 @click.option(
@@ -38,4 +40,4 @@ def doctor(root: Path, *, as_json: bool) -> None:
 
         click.echo("\n".join(line(finding) for finding in findings))
     if any(finding.outcome is Outcome.FAIL for finding in findings):
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)

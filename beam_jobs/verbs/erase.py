@@ -7,20 +7,15 @@ Exit codes: 0 erased, 1 it could not be done, 2 usage or configuration refused, 
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from dicom_listener.exit_codes import exit_codes
+
 if TYPE_CHECKING:
     from beam_jobs.erase import Erasure
-
-_FAILED: Final = 1
-_REFUSED: Final = 2
-_NOT_FOUND: Final = 3
-_BUSY: Final = 4
 
 
 @click.command(
@@ -71,7 +66,7 @@ def erase(
     patient_id = None if patient_id_file is None else patient_id_file.read().strip()
     if patient_id == "":
         raise click.UsageError("The file of --patient-id-file is empty.")
-    with _exit_codes():
+    with exit_codes():
         from beam_jobs.deid import Pseudonymizer
         from beam_jobs.deid_settings import DEID_SECTION, DeidSettings
         from beam_jobs.erase import NoSuchSubjectError, Site, plan_erasure, subject_key_of
@@ -128,25 +123,3 @@ def _text(plan: "Erasure") -> str:
         lines.append(f"  model {exposure.model} ({where}) had {frames} frames of it in its pool")
     lines += [f"  model {name}: no list of its pool's subjects is left" for name in plan.unknown_models]
     return "\n".join(lines)
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    from beam_jobs.deid.errors import KeyFileError
-    from beam_jobs.erase import EraseBusyError, EraseError, NoSuchSubjectError
-    from dicom_listener.errors import ListenerError, SettingsError, StudyBusyError
-
-    try:
-        yield
-    except (EraseError, KeyFileError, ListenerError) as error:
-        click.echo(f"Error: {error}", err=True)
-        match error:
-            case NoSuchSubjectError():
-                code = _NOT_FOUND
-            case EraseBusyError() | StudyBusyError():
-                code = _BUSY
-            case EraseError() | KeyFileError() | SettingsError():
-                code = _REFUSED
-            case _:
-                code = _FAILED
-        sys.exit(code)

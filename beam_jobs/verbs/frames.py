@@ -6,14 +6,11 @@ Exit codes: 0 fine, 1 no frame came of the files, 2 usage or configuration refus
 # ruff: noqa: PLC0415 - what is heavy is imported when the verb runs, so that help is instant
 import dataclasses
 import json
-import sys
 from pathlib import Path
-from typing import Final
 
 import click
 
-_NOTHING: Final = 1
-_REFUSED: Final = 2
+from dicom_listener.exit_codes import exit_codes
 
 
 @click.command(
@@ -70,31 +67,26 @@ def frames(
     with `echobeam label frames`, or learn from them without labels: `echobeam train gan --dataset
     frames:OUT`.
     """
-    from beam_jobs.deid import KeyFileError, Pseudonymizer
+    from beam_jobs.deid import Pseudonymizer
     from beam_jobs.frame_export import NoFramesError, find_files, read_mimic_list, write_frames
     from beam_jobs.settings import SECTION, WorkerSettings
-    from dicom_listener.errors import SettingsError
     from dicom_listener.settings import load_section
     from echo_models.errors import DatasetError
 
-    try:
+    with exit_codes():
         settings = load_section(WorkerSettings, SECTION, root)
         settings.key_file.parent.mkdir(parents=True, exist_ok=True)
         pseudonymizer = Pseudonymizer.from_key_file(settings.key_file)
-    except (SettingsError, KeyFileError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(_REFUSED)
-    try:
-        written = write_frames(
-            find_files(dicom) if record_list is None else read_mimic_list(record_list),
-            out,
-            pseudonymizer,
-            frames_per_clip=frames_per_clip,
-            include_unreviewed=include_unreviewed,
-        )
-    except (NoFramesError, DatasetError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(_NOTHING)
+        try:
+            written = write_frames(
+                find_files(dicom) if record_list is None else read_mimic_list(record_list),
+                out,
+                pseudonymizer,
+                frames_per_clip=frames_per_clip,
+                include_unreviewed=include_unreviewed,
+            )
+        except DatasetError as error:  # the list is of another form
+            raise NoFramesError(str(error)) from error
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(written), "file": str(written.file)}))
         return

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from dicom_listener.exit_codes import exit_codes
+
 
 @click.command(
     epilog="\b\nExample:\n"
@@ -30,21 +32,13 @@ def query(sql: str, root: Path, *, as_json: bool) -> None:
 
     Reads the results as they are now, and nothing else; writes nothing.
     """
-    from beam_jobs.errors import QueryError
     from beam_jobs.query import run_query
     from beam_jobs.settings import SECTION, WorkerSettings
-    from dicom_listener.errors import SettingsError
     from dicom_listener.settings import load_section
 
-    try:
+    with exit_codes():
         settings = load_section(WorkerSettings, SECTION, root)
         answer = run_query(sql, settings.results)
-    except QueryError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
-    except SettingsError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
     if as_json:
         click.echo(json.dumps(answer.to_documents(), indent=2, default=str))
         return

@@ -1,7 +1,7 @@
 """`echobeam reidentify`: the patient behind a key, for the holder of key file and ledger.
 
-Exit codes: 0 every key was found, 1 the audit line could not be written, 2 usage, configuration or key
-file refused, 3 a key was not found.
+Exit codes: 0 every key was found, 1 the ledger cannot be read or the audit line not be written, 2 usage,
+configuration or key file refused, 3 a key was not found.
 """
 
 # ruff: noqa: PLC0415 - what is heavy is imported when the verb runs, so that help is instant
@@ -13,15 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dicom_listener.verbs import (
-    FAILED,
-    NOT_FOUND,
-    PIPE_COLUMNS,
-    REFUSED,
-    json_option,
-    print_json,
-    root_option,
-)
+from dicom_listener.exit_codes import ExitCode, exit_codes
+from dicom_listener.verbs import PIPE_COLUMNS, json_option, print_json, root_option
 
 if TYPE_CHECKING:
     from beam_jobs.reidentify import Reidentified
@@ -45,15 +38,8 @@ def reidentify(keys: tuple[str, ...], key_file: Path | None, root: Path, *, as_j
     the tables, or the Study Instance UID of a de-identified DICOM object. Every use is noted in
     reidentify.jsonl in the root. What is printed names patients: it is for stdout and you alone.
     """
-    from beam_jobs.deid.errors import KeyFileError
-    from beam_jobs.errors import AuditError
-    from dicom_listener.errors import ListenerError
-
-    try:
+    with exit_codes():
         found, key_id = _find(keys, key_file, root)
-    except (AuditError, KeyFileError, ListenerError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(FAILED if isinstance(error, AuditError) else REFUSED)
     if as_json:
         print_json(
             [
@@ -72,7 +58,7 @@ def reidentify(keys: tuple[str, ...], key_file: Path | None, root: Path, *, as_j
     for key in missing:
         click.echo(f"Error: {key} is no key of this ledger's studies under key {key_id}", err=True)
     if missing:
-        sys.exit(NOT_FOUND)
+        sys.exit(ExitCode.NOT_FOUND)
 
 
 def _find(keys: tuple[str, ...], key_file: Path | None, root: Path) -> tuple[list["Reidentified"], str]:

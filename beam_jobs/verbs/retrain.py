@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from dicom_listener.exit_codes import exit_codes
+
 if TYPE_CHECKING:
     from beam_jobs.pool_dataset import PoolManifest
     from beam_jobs.retrain import Night
     from echo_models.manifest import Interval
 
-_FAILED: Final = 1
-_REFUSED: Final = 2
-_BUSY: Final = 4
 _LOOK_EVERY_S: Final = 0.5
 
 
@@ -76,38 +75,29 @@ def retrain(root: Path, *, as_json: bool, quiet: bool, **overrides: Any) -> None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up chatter
     from beam_jobs.quiet_beam import quiet_beam
     from beam_jobs.retrain_settings import SECTION, RetrainSettings
-    from dicom_listener.errors import SettingsError
     from dicom_listener.log import configure_logging
     from dicom_listener.settings import load_section
 
     configure_logging(quiet=quiet)
     quiet_beam()
-    try:
+    with exit_codes():
         settings = load_section(RetrainSettings, SECTION, root, **overrides)
-    except SettingsError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(_REFUSED)
 
-    from beam_jobs import retrain as job
-    from beam_jobs.errors import BeamJobsError, SetupError
-    from echo_models.errors import ModelsError
+        from beam_jobs import retrain as job
+        from beam_jobs.errors import BeamJobsError, SetupError
+        from beam_jobs.nightly.errors import EmptyPoolError, RetrainBusyError, RetrainError
+        from echo_models.errors import ModelsError
 
-    try:
-        with _progress(job.workplace_of(settings), shown=not quiet and sys.stderr.isatty()):
-            night = job.retrain(settings)
-    except job.RetrainBusyError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(_BUSY)
-    except job.EmptyPoolError as error:
-        _print(_no_pool_document(error), as_json=as_json, text=_pool_text(error.manifest))
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(_FAILED)
-    except SetupError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(_REFUSED)
-    except (BeamJobsError, ModelsError, OSError) as error:
-        click.echo(f"Error: {error}; production stays as it is", err=True)
-        sys.exit(_FAILED)
+        try:
+            with _progress(job.workplace_of(settings), shown=not quiet and sys.stderr.isatty()):
+                night = job.retrain(settings)
+        except EmptyPoolError as error:
+            _print(_no_pool_document(error), as_json=as_json, text=_pool_text(error.manifest))
+            raise
+        except (RetrainBusyError, SetupError):
+            raise
+        except (BeamJobsError, ModelsError, OSError) as error:
+            raise RetrainError(f"{error}; production stays as it is") from error
     _print(_night_document(night), as_json=as_json, text=_night_text(night))
 
 

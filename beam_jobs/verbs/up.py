@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import click
 
+from dicom_listener.exit_codes import exit_codes
+
 DRAIN_OF_WORKER_S: Final = 120.0
 """A worker finishes the batch it is at; killed later, its claims would only come back by themselves."""
 
@@ -36,19 +38,15 @@ def up(root: Path, *, as_json: bool) -> None:
     1 if a service kept crashing or did not drain.
     """
     from beam_jobs.settings import WorkerSettings  # noqa: PLC0415
-    from dicom_listener.errors import SettingsError  # noqa: PLC0415
     from dicom_listener.log import configure_logging  # noqa: PLC0415
     from dicom_listener.operations.supervisor import Service, Supervisor  # noqa: PLC0415
     from dicom_listener.settings import ListenerSettings, load_section  # noqa: PLC0415
 
     configure_logging(quiet=False)
     root.mkdir(parents=True, exist_ok=True)
-    try:
+    with exit_codes():
         listener = load_section(ListenerSettings, "listener", root)
         worker = load_section(WorkerSettings, "worker", root)
-    except SettingsError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
 
     def announce(ready: Mapping[str, dict[str, Any]]) -> None:
         place = {

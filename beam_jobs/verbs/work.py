@@ -9,20 +9,15 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
+from dicom_listener.exit_codes import ExitCode, exit_codes
+
 if TYPE_CHECKING:
     from beam_jobs.worker import Worker
-
-_FAILED: Final = 1
-_REFUSED: Final = 2
-_NOT_FOUND: Final = 3
-_BUSY: Final = 4
 
 
 @click.command(
@@ -98,7 +93,7 @@ def work(
     quiet_beam()
     listed = None if studies is None else _read_list(studies)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up chatter
-    with _exit_codes():
+    with exit_codes():
         from beam_jobs.settings import DEID_SECTION, SECTION, DeidSettings, WorkerSettings
 
         listener = load_section(ListenerSettings, "listener", root)
@@ -140,7 +135,7 @@ def work(
                 _run_listed(worker, listed)
             failed = worker.ledger.counts_by_state()[StudyState.FAILED] - failed_before
     if (once or listed is not None) and failed > 0:
-        sys.exit(_FAILED)
+        sys.exit(ExitCode.FAILED)
 
 
 def _read_list(path: str) -> list[str]:
@@ -154,7 +149,7 @@ def _read_list(path: str) -> list[str]:
             f"one Study Instance UID on each line, received {path}",
             err=True,
         )
-        sys.exit(_REFUSED)
+        sys.exit(ExitCode.REFUSED)
 
 
 def _run_listed(worker: "Worker", listed: list[str]) -> None:
@@ -167,27 +162,7 @@ def _run_listed(worker: "Worker", listed: list[str]) -> None:
             "expected one Study Instance UID of `echobeam studies list` on each line; nothing was processed",
             err=True,
         )
-        sys.exit(_NOT_FOUND)
+        sys.exit(ExitCode.NOT_FOUND)
     worker.run_studies(listed)
     counts = Counter(worker.ledger.states_of(listed).values())
     click.echo(", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no studies")
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    from beam_jobs.deid.errors import KeyFileError
-    from beam_jobs.errors import BeamJobsError
-    from dicom_listener.errors import ListenerError, PortInUseError, StartRefusedError
-
-    try:
-        yield
-    except (BeamJobsError, KeyFileError, ListenerError) as error:
-        click.echo(f"Error: {error}", err=True)
-        match error:
-            case PortInUseError():
-                code = _BUSY
-            case StartRefusedError() | BeamJobsError() | KeyFileError():
-                code = _REFUSED
-            case _:
-                code = _FAILED
-        sys.exit(code)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from dicom_listener.association.guard import Breach, BreachError
+from dicom_listener.association.guard import BreachError
+from dicom_listener.reception.breaches import Breach
 
 _ELEMENT: Final = struct.Struct("<HHL")
 _US: Final = struct.Struct("<H")

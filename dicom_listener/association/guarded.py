@@ -21,10 +21,11 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from dicom_listener.association.alarm import Alarm, TellingQueue
-from dicom_listener.association.guard import Breach, BreachError, Limits, PduType
+from dicom_listener.association.guard import BreachError, Limits, PduType
 from dicom_listener.association.messages import Messages
 from dicom_listener.association.wire import NOT_NOW, PDU_HEADER_BYTES, PduReader
 from dicom_listener.log import describe_error
+from dicom_listener.reception.breaches import Breach
 from dicom_listener.reception.incoming import Reception
 
 _LONGEST_WAIT_S: Final = 1.0

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dicom_listener.association.alarm import Alarm
-from dicom_listener.association.guard import MAXIMUM_REQUEST_BYTES, Breach, BreachError, PduType
+from dicom_listener.association.guard import MAXIMUM_REQUEST_BYTES, BreachError, PduType
 from dicom_listener.association.wire import (
     NOT_NOW,
     PDU_HEADER_BYTES,
@@ -25,6 +25,7 @@ from dicom_listener.association.wire import (
     encode_abort,
     parse_pdu_header,
 )
+from dicom_listener.reception.breaches import Breach
 
 MAXIMUM_WAITING: Final = 128
 _ALLOWED: Final[dict[int, int]] = {PduType.ASSOCIATE_RQ: MAXIMUM_REQUEST_BYTES}

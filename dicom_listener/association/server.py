@@ -17,13 +17,14 @@ from pynetdicom import AE, evt
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.transport import AddressInformation, ThreadedAssociationServer
 
-from dicom_listener.association.guard import Breach, Limits
+from dicom_listener.association.guard import Limits
 from dicom_listener.association.guarded import GuardedAssociation
 from dicom_listener.association.lobby import Address, Lobby
 from dicom_listener.association.repeats import Repeats
 from dicom_listener.association.scp import on_c_store
 from dicom_listener.association.wire import AbortReason, GuardedSocket, encode_abort
 from dicom_listener.log import describe_error
+from dicom_listener.reception.breaches import Breach
 from dicom_listener.reception.incoming import Reception
 from dicom_listener.settings import ListenerSettings
 

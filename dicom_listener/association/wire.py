@@ -17,7 +17,8 @@ from typing import Final
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
-from dicom_listener.association.guard import Breach, BreachError, PduType
+from dicom_listener.association.guard import BreachError, PduType
+from dicom_listener.reception.breaches import Breach
 
 PDU_HEADER_BYTES: Final = 6
 _PDU_HEADER: Final = struct.Struct(">BBL")

@@ -18,13 +18,13 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from dicom_listener.commitment.ledger import CommitmentLedger
+from dicom_listener.commitment.metrics import CommitmentMetrics
 from dicom_listener.commitment.records import Reference
 from dicom_listener.commitment.sender import CommitmentSender
 from dicom_listener.commitment.statuses import REQUEST_STORAGE_COMMITMENT, ActionStatus
 from dicom_listener.errors import LedgerUnavailableError
 from dicom_listener.log import describe_error
 from dicom_listener.peers.configured import peer_of_ae_title
-from dicom_listener.peers.metrics import PeerMetrics
 from dicom_listener.settings import Peer
 
 __all__ = [
@@ -54,7 +54,7 @@ class CommitmentProvider:
 
     ledger: CommitmentLedger
     peers: Sequence[Peer]
-    metrics: PeerMetrics
+    metrics: CommitmentMetrics
     clock: Callable[[], float]
     wake: Callable[[], None] = lambda: None
 
@@ -92,14 +92,14 @@ def on_n_action(event: Event, provider: CommitmentProvider) -> tuple[int, Datase
             transaction_uid=transaction_uid, requester=requester, references=references, now=provider.clock()
         )
     except _RequestError as refused:
-        provider.metrics.commitment_requests.labels(refused.reason).inc()
+        provider.metrics.requests.labels(refused.reason).inc()
         _log.warning("commitment_refused", requester=requester, reason=refused.reason, error=str(refused))
         return refused.status, None
     except LedgerUnavailableError as error:
-        provider.metrics.commitment_requests.labels(error.reason).inc()
+        provider.metrics.requests.labels(error.reason).inc()
         _log.warning("commitment_refused", requester=requester, error=describe_error(error))
         return ActionStatus.PROCESSING_FAILURE, None
-    provider.metrics.commitment_requests.labels(outcome.value).inc()
+    provider.metrics.requests.labels(outcome.value).inc()
     _log.info("commitment_requested", requester=requester, outcome=outcome.value, instances=len(references))
     provider.wake()
     return ActionStatus.SUCCESS, None

@@ -20,13 +20,13 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from dicom_listener.commitment.ledger import CommitmentLedger
+from dicom_listener.commitment.metrics import CommitmentMetrics
 from dicom_listener.commitment.records import Commitment, Verdict
 from dicom_listener.commitment.statuses import FailureReason, ReportEvent
 from dicom_listener.commitment.verification import verify_references
 from dicom_listener.errors import LedgerUnavailableError, PeerError, PeerRefusedError
 from dicom_listener.log import describe_error
 from dicom_listener.peers.configured import peer_of_ae_title
-from dicom_listener.peers.metrics import PeerMetrics
 from dicom_listener.peers.outgoing import Caller
 from dicom_listener.settings import ListenerSettings
 
@@ -51,7 +51,7 @@ class CommitmentSender:
         self,
         ledger: CommitmentLedger,
         settings: ListenerSettings,
-        metrics: PeerMetrics,
+        metrics: CommitmentMetrics,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -154,9 +154,9 @@ class CommitmentSender:
         send_report(assoc, event, information)
         self._ledger.note_reported(commitment.commitment_id, now=self._clock())
         failed = sum(verdict.failure_reason is not None for verdict in verdicts)
-        self._metrics.commitment_reports.labels("taken").inc()
-        self._metrics.commitment_instances.labels("committed").inc(len(verdicts) - failed)
-        self._metrics.commitment_instances.labels("failed").inc(failed)
+        self._metrics.reports.labels("taken").inc()
+        self._metrics.instances.labels("committed").inc(len(verdicts) - failed)
+        self._metrics.instances.labels("failed").inc(failed)
         log = _log.warning if failed else _log.info
         log(
             "commitment_reported",
@@ -175,7 +175,7 @@ class CommitmentSender:
             self._settings.commitment_retry_s * 2.0 ** min(commitment.attempts, 30), LONGEST_PAUSE_S
         )
         is_over = now + pause_s - commitment.requested_at > self._settings.commitment_give_up_s
-        self._metrics.commitment_reports.labels("failed").inc()
+        self._metrics.reports.labels("failed").inc()
         self._ledger.note_failure(commitment, str(error), next_attempt_at=None if is_over else now + pause_s)
         _log.warning(
             "commitment_given_up" if is_over else "commitment_not_reported",

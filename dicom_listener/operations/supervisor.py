@@ -22,16 +22,15 @@ from typing import Any, Final
 
 import structlog
 
+from dicom_listener.exit_codes import ExitCode
 from dicom_listener.operations.lifeline import Lifeline
 from dicom_listener.operations.runfile import read_run_file
 
 READY_POLL_S: Final = 0.1
 """How often the files that say "ready" are looked for while a service starts."""
 
-HOPELESS: Final = frozenset({2, 4})
+HOPELESS: Final = frozenset({ExitCode.REFUSED, ExitCode.BUSY})
 """Exit codes after which the same command ends the same way: configuration refused, port in use."""
-
-EXIT_FAILED: Final = 1
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ class Supervisor:
         child.crashes = 1 if ran_s >= self.backoff.forgiven_after_s else child.crashes + 1
         if child.crashes >= self.backoff.give_up_after:
             log.error("service_keeps_crashing", service=ended.service.name, crashes=child.crashes)
-            return EXIT_FAILED
+            return ExitCode.FAILED
         wait_s = self.backoff.wait_s(child.crashes)
         child.restart_at = monotonic() + wait_s
         log.warning(
@@ -248,7 +247,7 @@ class Supervisor:
             if not clean:
                 log.error("service_drain_failed", service=service.name, exit_code=code)
             failed = failed or not clean
-        return EXIT_FAILED if failed else 0
+        return ExitCode.FAILED if failed else 0
 
 
 def _wait_or_kill(process: "subprocess.Popen[bytes]", deadline: float) -> int:

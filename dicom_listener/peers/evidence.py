@@ -18,7 +18,7 @@ from dicom_listener.log import describe_error
 from dicom_listener.peers.configured import peer_named
 from dicom_listener.peers.evidence_ledger import EvidenceLedger, Patience
 from dicom_listener.peers.find import StudyQuery, find_contexts, find_studies
-from dicom_listener.peers.metrics import PeerMetrics
+from dicom_listener.peers.metrics import EvidenceMetrics
 from dicom_listener.peers.outgoing import Caller
 from dicom_listener.settings import ListenerSettings
 
@@ -41,7 +41,7 @@ class CompletionEvidence:
         self,
         ledger: EvidenceLedger,
         settings: ListenerSettings,
-        metrics: PeerMetrics,
+        metrics: EvidenceMetrics,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:

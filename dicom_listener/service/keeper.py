@@ -15,16 +15,17 @@ import structlog
 from dicom_listener.association.slots import Slots
 from dicom_listener.association.tls import CertificateCollector
 from dicom_listener.commitment.ledger import CommitmentLedger
+from dicom_listener.commitment.metrics import CommitmentCollector
 from dicom_listener.commitment.sender import CommitmentSender
 from dicom_listener.errors import RetryLaterError, SpoolUnavailableError
 from dicom_listener.ledger.completion import CompletionRule
+from dicom_listener.ledger.metrics import LedgerCollector
 from dicom_listener.log import describe_error
 from dicom_listener.operations.health import serve_http
 from dicom_listener.operations.shared_metrics import Registries
 from dicom_listener.peers.evidence import CompletionEvidence
 from dicom_listener.peers.evidence_ledger import EvidenceLedger
-from dicom_listener.peers.metrics import CommitmentCollector
-from dicom_listener.reception.metrics import LedgerCollector
+from dicom_listener.peers.metrics import EvidenceMetrics
 from dicom_listener.service.housekeeping import Housekeeper, completing_studies, sweeping
 from dicom_listener.service.receiver import SLOTS_FOLDER
 from dicom_listener.service.tools import Tools
@@ -115,9 +116,13 @@ class Keeper:
         reception = self.tools.reception
         ledger = reception.ledger
         commitments = CommitmentLedger(ledger)
-        peers = (settings, self.tools.peer_metrics)
-        self.sender = stack.enter_context(CommitmentSender(commitments, *peers, clock=clock))
-        stack.enter_context(CompletionEvidence(EvidenceLedger(ledger), *peers, clock=clock))
+        self.sender = stack.enter_context(
+            CommitmentSender(commitments, settings, self.tools.commitment_metrics, clock=clock)
+        )
+        evidence_metrics = EvidenceMetrics(self._registries.own)
+        stack.enter_context(
+            CompletionEvidence(EvidenceLedger(ledger), settings, evidence_metrics, clock=clock)
+        )
         chores = [
             *self.tools.receiving_chores(),
             completing_studies(ledger, CompletionRule(settings.quiet_period_s, settings.max_age_s)),

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import structlog
 from prometheus_client import CollectorRegistry
 
+from dicom_listener.exit_codes import exit_codes
 from dicom_listener.log import configure_logging
 from dicom_listener.operations.lifeline import STOP_SIGNALS, stop_with_supervisor
 from dicom_listener.operations.runfile import announced
@@ -20,7 +21,6 @@ from dicom_listener.service.receiver import Receiver
 from dicom_listener.service.tools import Tools
 from dicom_listener.settings import ListenerSettings
 from dicom_listener.spool.writing import Spool
-from dicom_listener.verbs import exit_codes
 
 _log = structlog.get_logger("dicom_listener.service.receiver")
 

@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from dicom_listener.association.tls import ServerTls
 from dicom_listener.commitment.ledger import CommitmentLedger
+from dicom_listener.commitment.metrics import CommitmentMetrics
 from dicom_listener.commitment.requests import CommitmentProvider
 from dicom_listener.ledger import ConflictPolicy, Ledger
-from dicom_listener.peers.metrics import PeerMetrics
 from dicom_listener.reception.incoming import Reception
 from dicom_listener.reception.metrics import ListenerMetrics
 from dicom_listener.service.housekeeping import Chore, extending_holds
@@ -33,7 +33,7 @@ class Tools:
 
     settings: ListenerSettings
     reception: Reception
-    peer_metrics: PeerMetrics
+    commitment_metrics: CommitmentMetrics
     reserve: DiskReserve
     tls: ServerTls | None
 
@@ -59,14 +59,16 @@ class Tools:
             reserve = DiskReserve(settings.spool, settings.minimum_free_bytes)
             metrics = ListenerMetrics(registry)
             reception = Reception(Spool(settings.spool), ledger, metrics, clock, capacity=reserve)
-            yield cls(settings, reception, PeerMetrics(registry), reserve, tls)
+            yield cls(settings, reception, CommitmentMetrics(registry), reserve, tls)
         finally:
             ledger.close()
 
     def commitment_provider(self, wake: Callable[[], None]) -> CommitmentProvider:
         """Make what takes requests of storage commitment; `wake` tells who reports."""
         ledger = CommitmentLedger(self.reception.ledger)
-        return CommitmentProvider(ledger, self.settings.peers, self.peer_metrics, self.reception.clock, wake)
+        return CommitmentProvider(
+            ledger, self.settings.peers, self.commitment_metrics, self.reception.clock, wake
+        )
 
     def receiving_chores(self) -> list[Chore]:
         """List the chores of a process that receives."""

@@ -1,7 +1,4 @@
-"""The listener's verbs, one module each, and what they share: options, exit codes, tables.
-
-Exit codes: 0 fine, 1 found a problem, 2 usage or configuration refused, 3 not found, 4 busy.
-"""
+"""The listener's verbs, one module each, and what they share: options, the ledger, tables."""
 
 # ruff: noqa: PLC0415 - what is heavy is imported when a verb runs, so that help is instant
 import dataclasses
@@ -20,11 +17,6 @@ if TYPE_CHECKING:
 
     from dicom_listener.ledger import Ledger, StudyRecord
     from dicom_listener.settings import ListenerSettings
-
-FAILED: Final = 1
-REFUSED: Final = 2
-NOT_FOUND: Final = 3
-BUSY: Final = 4
 
 PIPE_COLUMNS: Final = 220
 """Width of a table that no terminal limits: room for a UID and a digest of 64 characters each."""
@@ -68,32 +60,6 @@ def existing_ledger(root: Path) -> Iterator["Ledger"]:
     """Open the ledger of a root for the block; it must exist."""
     with opened_ledger(root) as (_settings, ledger):
         yield ledger
-
-
-@contextmanager
-def exit_codes() -> Iterator[None]:
-    """End the verb with the code of its error, and the error's message on stderr."""
-    from dicom_listener import errors
-
-    try:
-        yield
-    except errors.ListenerError as error:
-        click.echo(str(error), err=True)
-        match error:
-            case (
-                errors.PortInUseError()
-                | errors.SpoolLockedError()
-                | errors.StudyBusyError()
-                | errors.JobRunningError()
-            ):
-                code = BUSY
-            case errors.StartRefusedError():
-                code = REFUSED
-            case errors.StudyNotFoundError() | errors.CommitmentNotFoundError():
-                code = NOT_FOUND
-            case _:
-                code = FAILED
-        raise SystemExit(code) from error
 
 
 def as_document(record: "StudyRecord") -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dicom_listener.verbs import FAILED, PIPE_COLUMNS, exit_codes, json_option, print_json, root_option
+from dicom_listener.exit_codes import ExitCode, exit_codes
+from dicom_listener.verbs import PIPE_COLUMNS, json_option, print_json, root_option
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -140,7 +141,7 @@ def backfill(
     else:
         _print(summary, dry_run=dry_run)
     if summary.has_failed:
-        raise SystemExit(FAILED)
+        raise SystemExit(ExitCode.FAILED)
 
 
 def _questions(

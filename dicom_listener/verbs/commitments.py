@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dicom_listener.verbs import (
-    PIPE_COLUMNS,
-    as_time,
-    existing_ledger,
-    exit_codes,
-    json_option,
-    print_json,
-    root_option,
-)
+from dicom_listener.exit_codes import exit_codes
+from dicom_listener.verbs import PIPE_COLUMNS, as_time, existing_ledger, json_option, print_json, root_option
 
 if TYPE_CHECKING:
     from dicom_listener.commitment.ledger import CommitmentLedger

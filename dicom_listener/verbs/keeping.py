@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dicom_listener.verbs import (
-    FAILED,
-    as_time,
-    exit_codes,
-    json_option,
-    opened_ledger,
-    print_json,
-    print_table,
-    root_option,
-)
+from dicom_listener.exit_codes import ExitCode, exit_codes
+from dicom_listener.verbs import as_time, json_option, opened_ledger, print_json, print_table, root_option
 
 if TYPE_CHECKING:
     from dicom_listener.spool.retention import PruneReport
@@ -73,7 +65,7 @@ def verify_studies(root: Path, study: str | None, everything: bool, quiet: bool,
     else:
         _show_findings(report, quarantined)
     if report.findings:
-        raise SystemExit(FAILED)
+        raise SystemExit(ExitCode.FAILED)
 
 
 @click.command(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dicom_listener.exit_codes import exit_codes
 from dicom_listener.operations.lifeline import STOP_SIGNALS
-from dicom_listener.verbs import exit_codes, root_option
+from dicom_listener.verbs import root_option
 
 if TYPE_CHECKING:
     from dicom_listener.settings import ListenerSettings

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from dicom_listener.exit_codes import exit_codes
 from dicom_listener.verbs import (
     as_document,
     as_time,
     existing_ledger,
-    exit_codes,
     json_option,
     print_json,
     print_table,

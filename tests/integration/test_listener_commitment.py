@@ -15,10 +15,10 @@ from pynetdicom import AE
 
 from dicom_listener.commitment import requests
 from dicom_listener.commitment.ledger import CommitmentLedger
+from dicom_listener.commitment.metrics import CommitmentCollector, CommitmentMetrics
 from dicom_listener.commitment.records import CommitmentState, Reference
 from dicom_listener.commitment.sender import CommitmentSender
 from dicom_listener.ledger import Ledger
-from dicom_listener.peers.metrics import CommitmentCollector, PeerMetrics
 from dicom_listener.peers.outgoing import Caller
 from dicom_listener.settings import ListenerSettings, Peer
 from dicom_listener.spool.writing import Spool
@@ -59,7 +59,7 @@ def provider(root: Path, *peers: Peer, sends: bool = True, **settings: Any) -> I
     configured = ListenerSettings(root=root, peers=peers, housekeeping_s=0.01, **settings)
     ledger = Ledger(configured.ledger_url)
     registry = CollectorRegistry()
-    metrics = PeerMetrics(registry)
+    metrics = CommitmentMetrics(registry)
     commitments = CommitmentLedger(ledger)
     now = [1000.0]
     clock = lambda: now[0]  # noqa: E731 - a clock that the test moves

@@ -17,7 +17,7 @@ from dicom_listener.ledger.completion import CompletionRule
 from dicom_listener.peers.evidence import CompletionEvidence
 from dicom_listener.peers.evidence_ledger import EvidenceLedger
 from dicom_listener.peers.find import StudyQuery, find_contexts, find_studies
-from dicom_listener.peers.metrics import PeerMetrics
+from dicom_listener.peers.metrics import EvidenceMetrics
 from dicom_listener.peers.outgoing import Caller
 from dicom_listener.service.listener import Listener
 from dicom_listener.settings import ListenerSettings, Peer
@@ -40,7 +40,7 @@ def asking(
     ledger = Ledger(configured.ledger_url)
     registry = CollectorRegistry()
     evidence = CompletionEvidence(
-        EvidenceLedger(ledger), configured, PeerMetrics(registry), clock=lambda: 1000.0
+        EvidenceLedger(ledger), configured, EvidenceMetrics(registry), clock=lambda: 1000.0
     )
     try:
         yield evidence, ledger, registry
@@ -197,7 +197,9 @@ def test_an_association_that_ended_is_a_refusal() -> None:
 def test_without_a_query_peer_nobody_is_asked(tmp_path: Path) -> None:
     settings = ListenerSettings(root=tmp_path)
     ledger = Ledger(settings.ledger_url)
-    with CompletionEvidence(EvidenceLedger(ledger), settings, PeerMetrics(CollectorRegistry())) as evidence:
+    with CompletionEvidence(
+        EvidenceLedger(ledger), settings, EvidenceMetrics(CollectorRegistry())
+    ) as evidence:
         assert not evidence._thread.is_alive()
     ledger.close()
 

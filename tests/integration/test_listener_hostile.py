@@ -16,12 +16,13 @@ from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian
 from pynetdicom.sop_class import Verification
 from structlog.testing import capture_logs
 
-from dicom_listener.association.guard import MAXIMUM_IDENTIFIER_BYTES, MAXIMUM_REQUEST_BYTES, Breach
+from dicom_listener.association.guard import MAXIMUM_IDENTIFIER_BYTES, MAXIMUM_REQUEST_BYTES
 from dicom_listener.association.lobby import MAXIMUM_WAITING
 from dicom_listener.association.scp import Reception, handlers, make_application_entity
 from dicom_listener.association.server import Admission, start_server
 from dicom_listener.errors import DiskReserveError
 from dicom_listener.ledger import Ledger
+from dicom_listener.reception.breaches import Breach
 from dicom_listener.reception.metrics import ListenerMetrics
 from dicom_listener.settings import ListenerSettings
 from dicom_listener.spool.writing import Spool

@@ -133,7 +133,7 @@ def test_without_the_key_file_nothing_is_told_and_no_key_is_made(root: Path) -> 
 def test_without_the_ledger_nothing_is_told(root: Path) -> None:
     (root / "ledger.sqlite").unlink()
     result = run(root, "0" * 32)
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert audited(root) == []
 
 

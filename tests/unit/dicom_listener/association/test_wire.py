@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dicom_listener.association.guard import Breach, BreachError, Limits, PduType
+from dicom_listener.association.guard import BreachError, Limits, PduType
 from dicom_listener.association.wire import AbortReason, PduReader, encode_abort, split_pdvs
+from dicom_listener.reception.breaches import Breach
 from dicom_listener.settings import ListenerSettings
 from tests.raw_peer import ABORT, DATA_TF, encode_pdu, encode_pdv
 

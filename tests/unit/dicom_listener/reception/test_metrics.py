@@ -4,9 +4,8 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from dicom_listener.errors import RefusedInstanceError, RetryLaterError
 from dicom_listener.ledger import Ledger
-from dicom_listener.ledger.completion import CompletionRule
-from dicom_listener.reception.metrics import REFUSAL_REASONS, LedgerCollector, ListenerMetrics
-from tests.unit.dicom_listener.instances import make_received
+from dicom_listener.ledger.metrics import LedgerCollector
+from dicom_listener.reception.metrics import REFUSAL_REASONS, ListenerMetrics
 
 
 def test_every_series_is_there_before_anything_happens() -> None:
@@ -36,18 +35,6 @@ def test_every_refusal_has_its_reason() -> None:
     refused = {kind.reason for kind in RefusedInstanceError.__subclasses__()}
     later = {kind.reason for kind in RetryLaterError.__subclasses__()}
     assert refused | later == set(REFUSAL_REASONS)
-
-
-def test_the_ledger_is_asked_at_each_scrape(tmp_path: Path) -> None:
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
-    registry = CollectorRegistry()
-    registry.register(LedgerCollector(ledger, clock=lambda: 100))
-    ledger.record_instance(make_received(), association="a", hold_until=0, now=0)
-    assert registry.get_sample_value("echobeam_listener_studies", {"state": "receiving"}) == 1
-    ledger.complete_studies(CompletionRule(60, 3600), now=60)
-    assert registry.get_sample_value("echobeam_listener_studies", {"state": "receiving"}) == 0
-    assert registry.get_sample_value("echobeam_listener_queue_age_seconds") == 40
-    ledger.close()
 
 
 def test_without_the_ledger_its_series_are_absent_and_the_others_there(tmp_path: Path) -> None:
