@@ -74,6 +74,7 @@ EXTRA_OF_MODULE: Final = {
         ),
         "worker",
     ),
+    "obstore": "object-store",
     "pg8000": "postgresql",
     "av": "video",
     **dict.fromkeys(("SimpleITK", "matplotlib"), "labeling"),

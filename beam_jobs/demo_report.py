@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from beam_jobs.demo import Report
+from beam_jobs.result_files import Results
 
 
 class Bars:
@@ -122,6 +123,8 @@ def report_as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _from_here(path: Path) -> Path:
+def _from_here(place: Results) -> Results:
     """Shorten a path below the working folder."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    if isinstance(place, Path) and place.is_relative_to(Path.cwd()):
+        return place.relative_to(Path.cwd())
+    return place

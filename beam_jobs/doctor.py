@@ -72,6 +72,7 @@ def examine(root: Path) -> list[Finding]:
         check_sender,
         lambda: iter(findings),
         lambda: check_root(root),
+        lambda: check_results(configuration),
         lambda: check_key(configuration, root),
         lambda: check_ports(configuration, root),
         lambda: check_senders(configuration),
@@ -204,6 +205,27 @@ def _write_durably(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_results(configuration: Configuration) -> Iterator[Finding]:
+    """Try an object store that is to have the results, as a worker does when it starts."""
+    from dicom_listener.errors import StoreError  # noqa: PLC0415
+    from dicom_listener.object_store import StoreUrl, check_store  # noqa: PLC0415
+
+    if configuration.worker is None or not isinstance(configuration.worker.results, StoreUrl):
+        return
+    url = configuration.worker.results
+    if not is_installed("obstore"):
+        yield Finding(
+            "results", Outcome.FAIL, "obstore is not installed", "pip install 'echobeam[object-store]'"
+        )
+        return
+    try:
+        check_store(url)
+    except StoreError as error:
+        yield Finding("results", Outcome.FAIL, str(error), "docs/guides/engine.md says what a store must do")
+    else:
+        yield Finding("results", Outcome.OK, f"{url} can be written, and heeds If-None-Match and If-Match")
 
 
 def check_key(configuration: Configuration, root: Path) -> Iterator[Finding]:

@@ -61,7 +61,7 @@ def list_files(results: Results, table: str, *, bucket: str = "bucket=*") -> lis
         dicom_listener.errors.StoreError: if the store cannot be read now.
     """
     if isinstance(results, Path):
-        return sorted(results.glob(f"{table}/study_year=*/{bucket}/*{_SUFFIX}"))
+        return [*sorted(results.glob(f"{table}/study_year=*/{bucket}/*{_SUFFIX}"))]
     if bucket == "bucket=*":
         found = list_objects(results, table)
     else:

@@ -30,7 +30,7 @@ from dicom_listener.errors import StoreConflictError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]  # of Python 3.12, for the checker only
 
-    from obstore.store import S3Store
+    from obstore.store import S3Config, S3Store
 
 _URL: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9._=-]+)*)/?")
 
@@ -268,7 +268,7 @@ def _client(url: StoreUrl) -> "S3Store":
     from obstore.store import S3Store  # noqa: PLC0415 - an extra
 
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    settings: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+    settings: S3Config = {"endpoint": endpoint} if endpoint else {}
     if "AWS_REGION" not in os.environ and "AWS_DEFAULT_REGION" not in os.environ:
         settings["region"] = "us-east-1"  # what stores that have no regions expect
     return S3Store(

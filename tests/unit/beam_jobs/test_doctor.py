@@ -11,10 +11,14 @@ from click.testing import CliRunner
 from beam_jobs import doctor as module
 from beam_jobs.command import main
 from beam_jobs.doctor import Configuration, Finding, Outcome, check_configuration, examine
+from dicom_listener import object_store
+from dicom_listener.errors import StoreError
 from dicom_listener.ledger import Ledger
 from dicom_listener.ledger.database.migrations import LATEST
 from dicom_listener.ledger.database.schema import ledger_version
+from dicom_listener.object_store import StoreUrl, list_objects
 from tests.certificates import Authority
+from tests.object_stores import memory_url  # noqa: F401 - a fixture
 
 QUIET_PORTS = """
 [listener]
@@ -68,6 +72,28 @@ def test_a_key_that_others_can_read_is_a_fault(root: Path) -> None:
     assert fault.advice == f"chmod 600 {key}"
     key.chmod(0o600)
     assert finding(module.check_key(configuration, root), "key file").outcome is Outcome.OK
+
+
+def test_a_store_for_the_results_is_tried_and_left_as_it_was(
+    root: Path,
+    memory_url: StoreUrl,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert list(module.check_results(check_configuration(root)[0])) == []
+    (root / "echobeam.toml").write_text('[worker]\nresults = "s3://memory"\n')
+    configuration, _ = check_configuration(root)
+    assert finding(module.check_results(configuration), "results").outcome is Outcome.OK
+    assert list_objects(memory_url) == []
+
+    def down(_: StoreUrl) -> None:
+        raise StoreError("the store did not list")
+
+    monkeypatch.setattr(object_store, "_client", down)
+    fault = finding(module.check_results(configuration), "results")
+    assert (fault.outcome, fault.found) == (Outcome.FAIL, "the store did not list")
+    monkeypatch.setattr(module, "is_installed", lambda name: name != "obstore")
+    fault = finding(module.check_results(configuration), "results")
+    assert (fault.outcome, fault.advice) == (Outcome.FAIL, "pip install 'echobeam[object-store]'")
 
 
 def test_a_port_that_another_program_has_is_a_fault(root: Path) -> None:

@@ -279,7 +279,7 @@ def test_a_question_is_asked_again_when_an_object_was_replaced_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     put(tables("a4c"), memory_url, tmp_path)
-    asked = []
+    asked: list[object_store.StoredObject] = []
 
     def replacing(file: object) -> object:
         if (
