@@ -9,7 +9,7 @@ between two reads of it: list again.
 
 import hashlib
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, TypeVar
@@ -97,8 +97,13 @@ def list_study_files(results: Results, study_key: str) -> dict[str, list[ResultF
 
 
 def at_once(ask: Callable[[_In], _Out], questions: Iterable[_In]) -> list[_Out]:
-    """Ask a store several things at once; the answers are in the order of the questions."""
-    return list(_requests().map(ask, questions))
+    """Ask a store several things at once; the answers are in the order of the questions.
+
+    Where one fails, that is told when all have come to their end: no request outlives the call.
+    """
+    asked = [_requests().submit(ask, question) for question in questions]
+    wait(asked)
+    return [answer.result() for answer in asked]
 
 
 @cache

@@ -1,6 +1,7 @@
 """The tables in an object store: the same as in a folder, by the same calls."""
 
 import json
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -145,6 +146,30 @@ def test_a_request_that_comes_after_its_process_died_undoes_nothing(
         with pytest.raises(StoreConflictError):
             late.put_in_place()
     assert run_query("SELECT view FROM frames", memory_url).rows == (("plax",),)
+
+
+def test_a_failure_is_told_when_no_request_is_under_way_any_more(
+    memory_url: StoreUrl,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed, begun, ended = threading.Event(), [], []
+
+    def put_or_fail(_url: StoreUrl, key: str, *_: object, **__: object) -> None:
+        if key.startswith("clips"):
+            failed.set()
+            raise StoreError("the store did not write")
+        begun.append(key)
+        assert failed.wait(60)
+        ended.append(key)
+
+    monkeypatch.setattr("beam_jobs.stored_study.put_object", put_or_fail)
+    with staged(tables("a4c"), memory_url, tmp_path / "pool") as files:
+        files.add("audit", audit_of(tables("a4c")))
+        with pytest.raises(StoreError, match="did not write"):
+            files.put_in_place()
+    assert sorted(begun) == sorted(ended)
+    assert {key.split("/")[0] for key in ended} == {"audit", "frames"}
 
 
 def test_what_is_withdrawn_is_gone_but_for_its_audit(
