@@ -15,13 +15,14 @@ from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
-from dicom_listener.association import guard, tls
+from dicom_listener.association import tls
 from dicom_listener.backfill.fetch import get_contexts, move_contexts
 from dicom_listener.commitment import requests
 from dicom_listener.commitment.statuses import ActionStatus, FailureReason, ReportEvent
 from dicom_listener.errors import ListenerError, RefusedInstanceError, RetryLaterError
 from dicom_listener.peers.find import STUDY_KEYS, find_contexts
 from dicom_listener.reception import contexts
+from dicom_listener.reception.breaches import Breach
 from dicom_listener.reception.statuses import REJECTIONS, StoreStatus, failure_answer
 from dicom_listener.settings import ListenerSettings
 from dicom_listener.spool.writing import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -174,7 +175,7 @@ def aborts() -> str:
     """List why a connection is ended."""
     return _table(
         ("because of", "what helps"),
-        [(breach.value.replace("_", " "), breach.advice) for breach in guard.Breach],
+        [(breach.value.replace("_", " "), breach.advice) for breach in Breach],
     )
 
 

@@ -15,11 +15,11 @@ from dicom_listener.association.commands import Command, CommandField, encode_st
 from dicom_listener.association.guard import (
     MAXIMUM_COMMAND_BYTES,
     MAXIMUM_IDENTIFIER_BYTES,
-    Breach,
     BreachError,
 )
 from dicom_listener.association.wire import IS_COMMAND, IS_LAST, split_pdvs
 from dicom_listener.log import describe_error
+from dicom_listener.reception.breaches import Breach
 from dicom_listener.reception.contexts import STORAGE_CLASSES
 from dicom_listener.reception.incoming import IncomingInstance, Reception
 from dicom_listener.reception.statuses import StoreAnswer, StoreStatus
