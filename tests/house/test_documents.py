@@ -84,3 +84,24 @@ def test_the_readme_shows_output_for_what_it_promises() -> None:
     assert {name for name, _ in blocks} == {"demo", "up", "query", "help"}
     for name, text in blocks:
         assert text.strip(), f"the README's output of {name} is empty"
+
+
+@pytest.mark.parametrize("package", ["dicom_listener", "beam_jobs"])
+def test_the_map_names_every_folder_and_module_of_a_package(package: str) -> None:
+    text = (HERE / "docs" / "architecture.md").read_text()
+    rows = text.partition(f"Inside `{package}`")[2].split("\nInside `")[0].split("\n## ")[0]
+    named = [name.rstrip("/") for name in re.findall(r"`([\w/…]+)`", rows)]
+    there = {
+        path.stem
+        for path in (HERE / package).iterdir()
+        if not path.name.startswith("_") and (path.suffix == ".py" or (path / "__init__.py").exists())
+    }
+    missing = {
+        name
+        for name in there
+        if name not in named
+        and not any(other.endswith("…") and name.startswith(other[:-1]) for other in named)
+    }
+    assert missing == set()
+    paths = [HERE / package / name for name in named if "/" in name]
+    assert [path for path in paths if not (path.is_dir() or path.with_suffix(".py").exists())] == []
