@@ -1,14 +1,17 @@
 """Read words in a picture with the tesseract program, where it is installed.
 
-One call is one process, on one thread, ended after a fixed time; the picture goes through a pipe, so
-nothing of it is written to a disk.
+A process is on one thread, ends after a fixed time with one picture, and stays for the next where the system
+lets it; nothing of a picture is written to a disk. Whatever goes wrong with one that stays, the picture is
+read by a process of its own, so that all that changes is how long it takes.
 """
 
 import os
 import re
 import shutil
 import subprocess
+import weakref
 from collections.abc import Iterable
+from functools import cache
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +19,7 @@ import numpy.typing as npt
 
 from beam_jobs.deid.errors import DeidError
 from beam_jobs.deid.regions import Box
+from beam_jobs.deid.resident_ocr import ResidentTesseract
 from beam_jobs.deid.search import Search
 from beam_jobs.deid.words import ULTRASOUND_WORDS
 
@@ -28,6 +32,10 @@ LEGIBLE: Final = 50.0
 _TIMEOUT_S: Final = 30.0
 _SPARSE_TEXT: Final = "11"  # tesseract's page segmentation mode: text anywhere, in no order
 _COLUMNS: Final = 12
+_HEADING: Final = "level"
+_PICTURES_OF_A_PROCESS: Final = 1000
+"""Then another takes its place: what a program keeps of each picture by mistake stays small."""
+
 _WORD: Final = re.compile(r"[^\W_]{2,}")
 _DATE: Final = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{2,4}|(?:19|20)\d{6}")
 _LONG_NUMBER: Final = re.compile(r"\d{6,}")
@@ -57,11 +65,17 @@ class Ocr:
     Args:
         program: path of tesseract.
         timeout_s: seconds after which one picture is given up.
+        stays: whether a process may stay for the next picture.
+
+    Any thread may use it.
     """
 
-    def __init__(self, program: str, *, timeout_s: float = _TIMEOUT_S) -> None:
-        self._program = program
+    def __init__(self, program: str, *, timeout_s: float = _TIMEOUT_S, stays: bool = True) -> None:
+        self._command = (program, "--psm", _SPARSE_TEXT, "-l", "eng", "tsv")
         self._timeout_s = timeout_s
+        self._may_stay = stays
+        self._idle: list[ResidentTesseract] = []
+        weakref.finalize(self, _close_all, self._idle)
 
     def read(self, picture: npt.NDArray[np.uint8], *, scale: int = 2) -> list[Word]:
         """Read a picture.
@@ -78,21 +92,47 @@ class Ocr:
         """
         enlarged = 255 - picture.repeat(scale, axis=0).repeat(scale, axis=1)  # it was taught dark on light
         header = b"P5 %d %d 255\n" % (enlarged.shape[1], enlarged.shape[0])
+        file = header + enlarged.tobytes()
+        lines = self._read_by_resident(file)
+        return list(_words(self._read_alone(file) if lines is None else lines, scale))
+
+    def _read_by_resident(self, file: bytes) -> list[str] | None:
+        """Have a process that stays read a picture; None where there is none, or it fails."""
+        if not self._may_stay:
+            return None
+        try:
+            resident = self._idle.pop() if self._idle else ResidentTesseract(self._command, _environment())
+        except (OSError, IndexError):  # or another thread took the last one
+            return None
+        try:
+            lines = resident.read(file, timeout_s=self._timeout_s)
+        except OSError:
+            self._may_stay = resident.pictures > 0  # a program that never answered never will
+            resident.close()
+            return None
+        if resident.pictures < _PICTURES_OF_A_PROCESS:
+            self._idle.append(resident)
+        else:
+            resident.close()
+        return lines
+
+    def _read_alone(self, file: bytes) -> list[str]:
+        program, *options = self._command
         try:
             done = subprocess.run(  # noqa: S603 - a program found by its fixed name
-                [self._program, "stdin", "stdout", "--psm", _SPARSE_TEXT, "-l", "eng", "tsv"],
-                input=header + enlarged.tobytes(),
+                [program, "stdin", "stdout", *options],
+                input=file,
                 capture_output=True,
                 check=True,
                 timeout=self._timeout_s,
-                env={**os.environ, "OMP_THREAD_LIMIT": "1"},
+                env=_environment(),
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise OcrError(
                 f"{PROGRAM} must read a picture within {self._timeout_s:.0f} s; it failed "
                 f"({type(error).__name__}). Check it with `{PROGRAM} --version`, or set ocr to off"
             ) from None
-        return list(_words(done.stdout.decode(errors="replace"), scale))
+        return done.stdout.decode(errors="replace").split("\n")
 
 
 def find_ocr(mode: OcrMode) -> Ocr | None:
@@ -106,13 +146,28 @@ def find_ocr(mode: OcrMode) -> Ocr | None:
     """
     program = None if mode == "off" else shutil.which(PROGRAM)
     if program is not None:
-        return Ocr(program)
+        return _ocr_of(program)
     if mode == "require":
         raise OcrError(
             f"[deid] ocr is `require`, and there is no program {PROGRAM}: install it (Debian package "
             "tesseract-ocr), or set ocr to auto or off"
         )
     return None
+
+
+@cache
+def _ocr_of(program: str) -> Ocr:
+    """Keep one for the life of the process, and with it the processes that stay."""
+    return Ocr(program)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_THREAD_LIMIT": "1"}
+
+
+def _close_all(idle: list[ResidentTesseract]) -> None:
+    for resident in idle:
+        resident.close()
 
 
 def tells_something(word: Word, search: Search | None = None) -> bool:
@@ -129,10 +184,10 @@ def tells_something(word: Word, search: Search | None = None) -> bool:
     return any(name.upper() not in ULTRASOUND_WORDS for name in _NAME.findall(word.text))
 
 
-def _words(table: str, scale: int) -> Iterable[Word]:
-    for line in table.splitlines()[1:]:
+def _words(lines: Iterable[str], scale: int) -> Iterable[Word]:
+    for line in lines:
         cells = line.split("\t")
-        if len(cells) != _COLUMNS or not _WORD.search(cells[-1]):
+        if len(cells) != _COLUMNS or cells[0] == _HEADING or not _WORD.search(cells[-1]):
             continue
         left, top, width, height = (int(cell) // scale for cell in cells[6:10])
         box = Box(left, top, left + width + 1, top + height + 1)

@@ -123,10 +123,11 @@ class TextFinder:
 
     def _judged(self, look: "_Look", keep: Mask) -> tuple[list[Box], list[Box]]:
         """Give the boxes of what was read, and of what looks like letters that could not be read well."""
-        words = self.words_in(look.picture, keep, look.seen)
+        inside = _kept(look.picture, keep)
+        ink = strokes(inside)
+        words = self._words(inside, ink, look.seen)
         if not words and not look.is_flash:
             return [], []
-        ink = strokes(np.where(_enlarged(keep, look.picture.shape), look.picture, 0))
         sure = [
             word.box
             for word in words
@@ -160,19 +161,21 @@ class TextFinder:
         Raises:
             OcrError: if the program for reading fails.
         """
-        inside = picture if keep is None else np.where(_enlarged(keep, picture.shape), picture, 0)
-        ink = strokes(inside)
+        inside = picture if keep is None else _kept(picture, keep)
+        return self._words(inside, strokes(inside), picture if seen is None else seen)
+
+    def _words(self, inside: Grey, ink: Mask, seen: Grey) -> list[Word]:
         if ink.sum() < _LEAST_INK_PX:
             return []
-        legible = _letters(ink, picture if seen is None else seen)
+        lines = _lines(ink)
+        legible = _letters(ink, lines, seen)
         if legible.sum() < _LEAST_INK_PX:
             return []
         rows, columns = (np.flatnonzero(legible.any(axis=axis)) for axis in (1, 0))
         pad = max(8, round(_tallest_px(ink)))
         top, left = max(int(rows[0]) - pad, 0), max(int(columns[0]) - pad, 0)
         crop = inside[top : int(rows[-1]) + pad, left : int(columns[-1]) + pad].astype(np.uint8)
-        scale = 2 if picture.shape[0] > 2 * FRAME_ROWS else 4
-        lines = _lines(ink)
+        scale = 2 if len(inside) > 2 * FRAME_ROWS else 4
         words = (word._replace(box=_moved(word.box, left, top)) for word in self._ocr.read(crop, scale=scale))
         return [word._replace(box=_whole_line(word.box, lines)) for word in words if _has_ink(ink, word.box)]
 
@@ -209,12 +212,16 @@ def _tallest_px(ink: Mask) -> float:
     return max(_TALLEST_ROWS_RATIO * len(ink), _TALLEST_PX)
 
 
-def _letters(ink: Mask, seen: Grey) -> Mask:
+def _kept(picture: Grey, keep: Mask) -> Grey:
+    kept: Grey = np.where(_enlarged(keep, picture.shape), picture, 0)
+    return kept
+
+
+def _letters(ink: Mask, lines: npt.NDArray[np.int32], seen: Grey) -> Mask:
     """Mark stretches of ink in which several pieces have the size of letters and one brightness.
 
     It decides whether reading is worth its cost, so it lets pass more than `_is_like_letters`.
     """
-    lines = _lines(ink)
     pieces = ndimage.label(ink, np.ones((3, 3)))[0]
     tallest = _tallest_px(ink)
     letters = np.zeros_like(ink)
@@ -264,14 +271,28 @@ def _is_like_letters(look: _Look, ink: Mask, box: Box) -> bool:
 def strokes(picture: Grey) -> Mask:
     """Mark bright strokes that are thin against the screen: [H, W], bool."""
     size = max(5, round(picture.shape[0] * _STROKE_ROWS_RATIO))
-    opened = ndimage.grey_opening(picture, size=(size, size))
-    ink: Mask = (picture >= _INK) & (picture - np.minimum(opened, picture) >= _STROKE_CONTRAST)
+    bright: Mask = picture >= _INK
+    strokes_only = np.zeros_like(bright)
+    if not bright.any():
+        return strokes_only
+    # Whether a pixel is ink depends on none further away than the opening reaches.
+    around = _around(bright, size)
+    part = picture[around]
+    opened = ndimage.grey_opening(part, size=(size, size))
+    ink = bright[around] & (part - np.minimum(opened, part) >= _STROKE_CONTRAST)
     labels, count = ndimage.label(ink, np.ones((3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     large: Mask = sizes >= _LEAST_STROKE_PX
     large[0] = False
-    strokes_only: Mask = large[labels]
+    strokes_only[around] = large[labels]
     return strokes_only
+
+
+def _around(mask: Mask, margin_px: int) -> tuple[slice, slice]:
+    """Give the rows and columns that hold all of a mask, and a margin as far as there is one."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    top, left = max(int(rows[0]) - margin_px, 0), max(int(columns[0]) - margin_px, 0)
+    return slice(top, int(rows[-1]) + margin_px + 1), slice(left, int(columns[-1]) + margin_px + 1)
 
 
 def flashing_frames(small: Grey, keep: Mask) -> list[int]:

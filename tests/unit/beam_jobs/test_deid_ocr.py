@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy import ndimage
 
 from beam_jobs.deid.errors import RejectedError
 from beam_jobs.deid.ocr import PROGRAM, Ocr, OcrError, find_ocr
@@ -94,6 +95,33 @@ def test_a_program_that_fails_or_hangs_is_an_error(tmp_path: Path) -> None:
         Ocr(str(tmp_path / "absent")).read(picture)
 
 
+def test_a_program_that_stays_reads_what_one_for_each_picture_reads() -> None:
+    pictures = [np.zeros((80, 300), np.uint8) for _ in range(4)]
+    for picture, word in zip(pictures, ("QUILLFEATHER", "ZABRISKIE", "1931-04-02"), strict=False):
+        burn_in(picture, word, 40, 20, 24)
+    pictures.append(np.random.default_rng(0).integers(0, 255, (60, 90)).astype(np.uint8))
+    pictures.append(pictures[0][:60, :200])
+    path = need(PROGRAM, "tesseract-ocr")
+    staying, alone = Ocr(path), Ocr(path, stays=False)
+    read = [alone.read(picture) for picture in pictures]
+    assert sum(map(bool, read)) >= 3
+    assert [staying.read(picture) for picture in pictures] == read
+    assert [staying.read(picture) for picture in reversed(pictures)] == read[::-1]
+
+
+ROW = r"5\t%d\t1\t1\t1\t1\t0\t0\t10\t10\t96\t%s\n"
+BLANK = r"1\t2\t0\t0\t0\t0\t0\t0\t64\t64\t-1\t\n"
+
+
+def test_where_a_program_that_stayed_fails_another_reads_the_picture(tmp_path: Path) -> None:
+    stays = f"read picture; read blank; printf '{ROW % (1, 'FIRST')}{BLANK}'; exit 1"
+    alone = f"cat > /dev/null; printf '{ROW % (1, 'ALONE')}'"
+    script = f'case "$*" in *stream_filelist*) {stays};; *) {alone};; esac'
+    ocr = Ocr(program(tmp_path, script))
+    picture = np.zeros((20, 20), np.uint8)
+    assert [[word.text for word in ocr.read(picture)] for _ in range(2)] == [["FIRST"], ["ALONE"]]
+
+
 def test_where_the_program_is_missing_it_is_off_unless_required(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +140,20 @@ def test_thin_bright_lines_are_strokes_and_tissue_is_not() -> None:
     assert not strokes(picture)[110:190, 110:190].any()
     picture[50, 50:90] = 255
     assert strokes(picture)[50, 50:90].all()
+
+
+@pytest.mark.parametrize("bright", [(), (0, 0), (299, 399), (150, 3)])
+def test_strokes_are_those_of_the_whole_picture(bright: tuple[int, ...]) -> None:
+    picture = np.random.default_rng(1).integers(0, 80, (300, 400)).astype(np.uint8)
+    if bright:
+        row, column = bright
+        picture[max(row - 40, 0) : row + 3, max(column - 60, 0) : column + 30] += 120
+        picture[row, max(column - 90, 0) : column + 90] = 255
+    opened = ndimage.grey_opening(picture, size=(6, 6))
+    ink = (picture >= 90) & (picture - np.minimum(opened, picture) >= 60)
+    labels, _ = ndimage.label(ink, np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel())
+    assert (strokes(picture) == (ink & (sizes >= 4)[labels])).all()
 
 
 def test_a_frame_unlike_its_neighbours_is_noticed() -> None:
