@@ -5,9 +5,8 @@ subjects of both.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import keras
@@ -15,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from echo_models.challengers import CHALLENGERS
-from echo_models.datasets import Examples, LabeledFrames, Plan, render
+from echo_models.datasets import Examples, LabeledFrames, Plan
 from echo_models.evaluation import measure_classes
 from echo_models.experiments.code import code_of
 from echo_models.experiments.methods import AUGMENTATION, Frames, Labels, learn
 from echo_models.experiments.runs import Exam, Facts, Result, Shelf, Stopwatch, measure
+from echo_models.experiments.setups import Setup
 from echo_models.fitting import OnStep, predict
 from echo_models.gan import GanSchedule
 from echo_models.networks import PRESETS, Preset
@@ -199,31 +199,21 @@ class Bench:
 def set_up(
     name: str,
     question: Question,
-    folder: Path,
+    setup: Setup,
     *,
     module: str,
-    size: str,
     budget: Budget,
-    seed: int,
-    processes: int,
     site: str,
-    on_step: OnStep,
-    on_render: Callable[[int, int], None],
 ) -> Bench:
     """Render what an experiment needs.
 
     Args:
         name: of the experiment.
         question: what is told.
-        folder: of the results; checkpoints and rendered frames are in its `work`.
+        setup: how.
         module: of the experiment, whose code decides its results.
-        size: of the experiment.
         budget: of every method.
-        seed: of everything random.
-        processes: how many render.
         site: that the archive comes from.
-        on_step: called after each training step.
-        on_render: called with subjects rendered and subjects in all.
     """
     people, home = budget.people, question.plan.site
     plans = {
@@ -233,11 +223,8 @@ def set_up(
         "there": (2, people.test, site),  # the same people at another site: the shift alone
     }
     sets = {
-        what: render(
-            dataclasses.replace(question.plan, seed=3 * seed + part, subjects=subjects, site=where),
-            processes=processes,
-            cache=folder / "work",
-            on_progress=on_render,
+        what: setup.render(
+            dataclasses.replace(question.plan, seed=3 * setup.seed + part, subjects=subjects, site=where)
         )
         for what, (part, subjects, where) in plans.items()
     }
@@ -250,8 +237,8 @@ def set_up(
         "test_subjects": people.test,
     }
     return Bench(
-        facts=Facts(name, size, seed, code_of(module), data),
-        shelf=Shelf(folder),
+        facts=Facts(name, setup.size, setup.seed, code_of(module), data),
+        shelf=Shelf(setup.folder),
         question=question,
         budget=budget,
         labeled=question.frames(labeled, size_px),
@@ -260,7 +247,7 @@ def set_up(
         archive_labels=question.labels(sets["archive"]),
         home=question.exam(sets["home"], size_px),
         there=question.exam(sets["there"], size_px),
-        on_step=on_step,
+        on_step=setup.on_step,
     )
 
 

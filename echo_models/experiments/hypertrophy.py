@@ -1,20 +1,19 @@
 """Whether outlining the ventricle helps to tell hypertrophy (paper, Table 3 and Fig. 7)."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import keras
 import numpy as np
 
-from echo_models.datasets import Examples, Plan, render, split_by_subject
+from echo_models.datasets import Examples, Plan, split_by_subject
 from echo_models.experiments.code import code_of
 from echo_models.experiments.results import Facts, Shelf
 from echo_models.experiments.runs import Exam, Stopwatch, describe_data, measure
+from echo_models.experiments.setups import Setup
 from echo_models.experiments.sizes import SIZES
-from echo_models.fitting import OnStep
 from echo_models.training import train_hypertrophy
 from echo_models.views import A4C
 
@@ -46,42 +45,30 @@ ARMS: Final = (
 STAGES: Final = ("lvh_stage1", "lvh_stage2")
 
 
-def compare_hypertrophy(
-    folder: Path,
-    *,
-    size: str,
-    seed: int,
-    processes: int,
-    views: tuple[str, keras.Model],
-    on_step: OnStep,
-    on_render: Callable[[int, int], None],
-) -> None:
+def compare_hypertrophy(setup: Setup, *, views: tuple[str, keras.Model]) -> None:
     """Train hypertrophy CNNs with and without segmentation, and from random convolutions.
 
     Each is measured after its first stage (dense layers only) and after its second (convolutions only).
 
     Args:
-        folder: of the results; checkpoints and rendered frames are in its `work`.
-        size: one of `SIZES`.
-        seed: of frames, split and training.
-        processes: how many render.
+        setup: how.
         views: the view classifier to start from, by name; of the size's preset.
-        on_step: called after each training step.
-        on_render: called with subjects rendered and subjects in all.
 
     Raises:
         TrainingError: if training diverges.
     """
-    amounts = SIZES[size]
+    amounts, seed = SIZES[setup.size], setup.seed
     # The paper's first two frames of a clip; half of the subjects have hypertrophy, where the paper had a
     # fifth, so that few frames tell more.
     plan = Plan(seed=seed, subjects=amounts.hypertrophy_subjects, views=(A4C,), any_phase=False)
-    labeled = render(plan, processes=processes, cache=folder / "work", on_progress=on_render)
+    labeled = setup.render(plan)
     data = split_by_subject(labeled, seed=seed, test_ratio=amounts.test_ratio)
-    facts = Facts(NAME, size, seed, code_of(__name__), describe_data(dataclasses.asdict(plan), labeled, data))
-    shelf = Shelf(folder)
+    facts = Facts(
+        NAME, setup.size, seed, code_of(__name__), describe_data(dataclasses.asdict(plan), labeled, data)
+    )
+    shelf = Shelf(setup.folder)
     for arm in ARMS:
-        stopwatch = Stopwatch(on_step)
+        stopwatch = Stopwatch(setup.on_step)
         run = amounts.run(seed, stopwatch)
         settings: dict[str, Any] = {
             "arm": arm,
@@ -105,7 +92,7 @@ def compare_hypertrophy(
         )
         train_hypertrophy(
             data,
-            dataclasses.replace(run, folder=facts.checkpoints(folder, arm.name, settings)),
+            dataclasses.replace(run, folder=facts.checkpoints(setup.folder, arm.name, settings)),
             views[1] if arm.transferred else None,
             segmented=arm.segmented,
             after_stage=keep,

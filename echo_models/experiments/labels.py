@@ -1,8 +1,7 @@
 """How many labels a class it takes to name views (paper, Table 4 and Fig. 8)."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -17,7 +16,7 @@ from echo_models.experiments.few_labels import (
     set_up,
 )
 from echo_models.experiments.methods import METHODS, draw_labels
-from echo_models.fitting import OnStep
+from echo_models.experiments.setups import Setup
 from echo_models.gan import GAN_SCHEDULES, GanSchedule
 from echo_models.networks import PRESETS
 from echo_models.views import VIEWS
@@ -42,46 +41,20 @@ BUDGETS: Final[Mapping[str, Budget]] = {
 }
 
 
-def compare_label_counts(
-    folder: Path,
-    *,
-    size: str,
-    seed: int,
-    processes: int,
-    site: str,
-    on_step: OnStep,
-    on_render: Callable[[int, int], None],
-) -> None:
+def compare_label_counts(setup: Setup, *, site: str) -> None:
     """Train each method with each number of labels, and keep each result.
 
     Args:
-        folder: of the results; checkpoints and rendered frames are in its `work`.
-        size: one of `BUDGETS`.
-        seed: of frames, draw of labels and training.
-        processes: how many render.
+        setup: how; its size is one of `BUDGETS`.
         site: that the unlabeled frames come from; "home" for the paper's own question.
-        on_step: called after each training step.
-        on_render: called with subjects rendered and subjects in all.
 
     Raises:
         TrainingError: if training diverges.
     """
-    bench = set_up(
-        NAME,
-        QUESTION,
-        folder,
-        module=__name__,
-        size=size,
-        budget=BUDGETS[size],
-        seed=seed,
-        processes=processes,
-        site=site,
-        on_step=on_step,
-        on_render=on_render,
-    )
+    bench = set_up(NAME, QUESTION, setup, module=__name__, budget=BUDGETS[setup.size], site=site)
     fewest = int(np.bincount(bench.labels).min())
     for count in (*(count for count in COUNTS if count < fewest), None):
-        given = draw_labels(bench.labels, count, seed)
+        given = draw_labels(bench.labels, count, setup.seed)
         shown = ALL if count is None else str(count)
         for method, title in METHODS.items():
             bench.run(method, f"{method}_{shown}", f"{title}, {shown} labels a class", given)

@@ -1,14 +1,13 @@
 """Whether unlabeled frames help to tell hypertrophy (paper, Fig. 9 and 10)."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Final
 
 from echo_models.datasets import Plan
 from echo_models.experiments.few_labels import QUICK, TOY, Budget, People, Question, set_up
 from echo_models.experiments.methods import METHODS
-from echo_models.fitting import OnStep
+from echo_models.experiments.setups import Setup
 from echo_models.gan import GAN_SCHEDULES, GanSchedule
 from echo_models.networks import PRESETS
 from echo_models.views import A4C
@@ -36,42 +35,16 @@ BUDGETS: Final[Mapping[str, Budget]] = {
 }
 
 
-def compare_hypertrophy_methods(
-    folder: Path,
-    *,
-    size: str,
-    seed: int,
-    processes: int,
-    site: str,
-    on_step: OnStep,
-    on_render: Callable[[int, int], None],
-) -> None:
+def compare_hypertrophy_methods(setup: Setup, *, site: str) -> None:
     """Train an ensemble by each method, classify the test frames after each epoch, keep each result.
 
     Args:
-        folder: of the results; checkpoints, generated frames and rendered ones are in its `work`.
-        size: one of `BUDGETS`.
-        seed: of frames and training.
-        processes: how many render.
+        setup: how; its size is one of `BUDGETS`.
         site: that the unlabeled frames come from.
-        on_step: called after each training step.
-        on_render: called with subjects rendered and subjects in all.
 
     Raises:
         TrainingError: if training diverges.
     """
-    bench = set_up(
-        NAME,
-        QUESTION,
-        folder,
-        module=__name__,
-        size=size,
-        budget=BUDGETS[size],
-        seed=seed,
-        processes=processes,
-        site=site,
-        on_step=on_step,
-        on_render=on_render,
-    )
+    bench = set_up(NAME, QUESTION, setup, module=__name__, budget=BUDGETS[setup.size], site=site)
     for method, title in METHODS.items():
         bench.run(method, method, title, by_epoch=True)

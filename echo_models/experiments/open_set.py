@@ -9,7 +9,6 @@ import dataclasses
 import multiprocessing
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,11 +17,12 @@ from pydantic import BaseModel, ConfigDict
 from scipy.stats import rankdata
 
 from echo_models.bundle import Bundle
-from echo_models.datasets import LabeledFrames, Plan, render
+from echo_models.datasets import LabeledFrames, Plan
 from echo_models.errors import BundleError
 from echo_models.evaluation import bootstrap, measure_certainty
 from echo_models.experiments.code import code_of, commit, machine
 from echo_models.experiments.results import Facts, Record, Shelf
+from echo_models.experiments.setups import Setup
 from echo_models.foreign import FOREIGN_KINDS, render_foreign
 from echo_models.manifest import Interval
 from echo_models.open_set import Reference, last_layers
@@ -120,26 +120,13 @@ class Seen(NamedTuple):
         return np.asarray(self.probabilities.argmax(axis=1) == self.labels)
 
 
-def measure_open_set(
-    folder: Path,
-    *,
-    size: str,
-    seed: int,
-    processes: int,
-    fov: Bundle,
-    view: Bundle,
-    on_render: Callable[[int, int], None],
-) -> Outcome:
-    """Measure, and keep the outcome as `<folder>/open_set.json`.
+def measure_open_set(setup: Setup, *, fov: Bundle, view: Bundle) -> Outcome:
+    """Measure, and keep the outcome as `open_set.json` in the folder of the results.
 
     Args:
-        folder: of the result; rendered frames are in its `work`.
-        size: one of `AMOUNTS`.
-        seed: of subjects and foreign frames.
-        processes: how many render.
+        setup: how; its size is one of `AMOUNTS`, and nothing is trained.
         fov: finds the field of view.
         view: a calibrated view classifier.
-        on_render: called with subjects rendered and subjects in all.
 
     Raises:
         BundleError: if the view classifier is not calibrated.
@@ -150,17 +137,18 @@ def measure_open_set(
             f"{view.name} has no open-set score; make one with `echobeam models calibrate view`, and "
             "promote it"
         )
-    amount = AMOUNTS[size]
+    amount, seed = AMOUNTS[setup.size], setup.seed
     plan = Plan(seed=_UNSEEN + seed, subjects=amount.fitted + amount.measured, frames_per_clip=1)
-    work = partial(render, processes=processes, cache=folder / "work", on_progress=on_render)
-    usual = work(plan)
-    harder = work(dataclasses.replace(plan, seed=plan.seed + 1, subjects=amount.measured, severity=_HARDER))
+    usual = setup.render(plan)
+    harder = setup.render(
+        dataclasses.replace(plan, seed=plan.seed + 1, subjects=amount.measured, severity=_HARDER)
+    )
     look = partial(_look, fov, view)
     fitted = look(usual.take(usual.subjects < amount.fitted))
     known, hard = look(usual.take(usual.subjects >= amount.fitted)), look(harder)
     foreign = {
         kind: _look_at_foreign(fov, view, frames)
-        for kind, frames in _render_all(amount.foreign, seed, processes)
+        for kind, frames in _render_all(amount.foreign, seed, setup.processes)
     }
     target = calibration.open_set.coverage
     data = {
@@ -168,7 +156,7 @@ def measure_open_set(
         "plan": {"subjects": plan.subjects, **amount._asdict()},
         "fingerprint": usual.fingerprint()[:16],
     }
-    facts = Facts(NAME, size, seed, code_of(__name__), data)
+    facts = Facts(NAME, setup.size, seed, code_of(__name__), data)
     threshold = calibration.open_set.threshold
     nearness = reference.score(known.features)
     turned_away = {kind: reference.score(it.features) < threshold for kind, it in foreign.items()}
@@ -187,7 +175,7 @@ def measure_open_set(
         title="the bundle's own calibration",
         key=facts.key(ARM, {"bundles": [fov.name, view.name]}),
         seed=seed,
-        size=size,
+        size=setup.size,
         data=data,
         code_version=facts.code_version,
         commit=commit(),
@@ -206,7 +194,7 @@ def measure_open_set(
             for name, score in _scores(view, fitted).items()
         ),
     )
-    Shelf(folder).keep(outcome)
+    Shelf(setup.folder).keep(outcome)
     return outcome
 
 

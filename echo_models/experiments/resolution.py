@@ -1,20 +1,19 @@
 """How much of a frame naming its view needs (paper, Table 1 and Fig. 2)."""
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from echo_models.datasets import Examples, LabeledFrames, Plan, render, split_by_subject
+from echo_models.datasets import Examples, LabeledFrames, Plan, split_by_subject
 from echo_models.experiments.code import code_of
 from echo_models.experiments.results import Facts, Shelf
 from echo_models.experiments.runs import Exam, Stopwatch, describe_data, measure
+from echo_models.experiments.setups import Setup
 from echo_models.experiments.sizes import SIZES
-from echo_models.fitting import OnStep, fit
+from echo_models.fitting import fit
 from echo_models.networks import Pooling, build_view_classifier
 from echo_models.preprocessing import shrink
 from echo_models.views import VIEWS
@@ -51,36 +50,27 @@ ARMS: Final = (
 
 
 def compare_resolutions(
-    folder: Path,
-    *,
-    size: str,
-    seed: int,
-    processes: int,
-    on_step: OnStep,
-    on_render: Callable[[int, int], None],
+    setup: Setup,
 ) -> None:
     """Train one view CNN for each resolution on the same frames, and keep each result.
 
     Args:
-        folder: of the results; checkpoints and rendered frames are in its `work`.
-        size: one of `SIZES`.
-        seed: of frames, split and training.
-        processes: how many render.
-        on_step: called after each training step.
-        on_render: called with subjects rendered and subjects in all.
+        setup: how.
 
     Raises:
         TrainingError: if training diverges.
     """
-    amounts = SIZES[size]
+    amounts, seed = SIZES[setup.size], setup.seed
     finest = ARMS[0]
     plan = Plan(seed=seed, subjects=amounts.resolution_subjects, rows=finest.rows, columns=finest.columns)
-    labeled = render(plan, processes=processes, cache=folder / "work", on_progress=on_render)
+    labeled = setup.render(plan)
     data = split_by_subject(labeled, seed=seed, test_ratio=amounts.test_ratio)
-    facts = Facts(NAME, size, seed, code_of(__name__), describe_data(dataclasses.asdict(plan), labeled, data))
-    run = amounts.run(seed, on_step)
+    facts = Facts(
+        NAME, setup.size, seed, code_of(__name__), describe_data(dataclasses.asdict(plan), labeled, data)
+    )
+    run = amounts.run(seed, setup.on_step)
     schedule = dataclasses.replace(run.schedules["view"], patience=2)
-    shelf = Shelf(folder)
+    shelf = Shelf(setup.folder)
     for arm in ARMS:
         settings = {"arm": arm, "network": amounts.sharp, "schedule": schedule}
         if shelf.has(arm.name, facts.key(arm.name, settings)):
@@ -94,7 +84,7 @@ def compare_resolutions(
             columns=arm.columns,
             first_kernel=arm.first_kernel,
         )
-        stopwatch = Stopwatch(on_step)
+        stopwatch = Stopwatch(setup.on_step)
         log = fit(
             model,
             "sparse_categorical_crossentropy",
@@ -103,7 +93,7 @@ def compare_resolutions(
             stage=f"resolution_{arm.name}",
             schedule=schedule,
             run=dataclasses.replace(
-                run, on_step=stopwatch, folder=facts.checkpoints(folder, arm.name, settings)
+                run, on_step=stopwatch, folder=facts.checkpoints(setup.folder, arm.name, settings)
             ),
         )
         shelf.keep(

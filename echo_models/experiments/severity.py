@@ -9,7 +9,6 @@ import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -26,6 +25,7 @@ from echo_models.evaluation import (
 )
 from echo_models.experiments.code import code_of, commit, machine
 from echo_models.experiments.results import Curve, Facts, Point, Shelf
+from echo_models.experiments.setups import Setup
 from echo_models.experiments.sizes import SIZES
 from echo_models.manifest import Interval
 from echo_models.phantom import Site, generate_frames
@@ -137,33 +137,21 @@ FACTORS: Final = (
 )  # fmt: skip
 
 
-def measure_severity(
-    folder: Path,
-    *,
-    size: str,
-    seed: int,
-    processes: int,
-    bundles: Mapping[str, Bundle],
-    on_render: Callable[[int, int], None],
-) -> None:
+def measure_severity(setup: Setup, *, bundles: Mapping[str, Bundle]) -> None:
     """Measure bundles along every curve, each network on what the one before it gives.
 
     Args:
-        folder: of the results.
-        size: one of `SIZES`.
-        seed: of the subjects.
-        processes: how many render.
+        setup: how; nothing is trained.
         bundles: by task, one for each of `TASKS`.
-        on_render: called with levels done and levels in all.
     """
-    amounts = SIZES[size]
+    amounts, seed = SIZES[setup.size], setup.seed
     plan = {"subjects": amounts.severity_subjects, "hearts": amounts.severity_hearts}
     data = {"source": "phantom (synthetic)", "plan": plan, "fingerprint": f"seed {_UNSEEN + seed}"}
-    facts = Facts(NAME, size, seed, code_of(__name__), data)
-    shelf = Shelf(folder)
+    facts = Facts(NAME, setup.size, seed, code_of(__name__), data)
+    shelf = Shelf(setup.folder)
     settings = {"bundles": [bundles[task].name for task in TASKS]}
     done, total = 0, sum(len(factor.levels) for factor in FACTORS)
-    with _at_once(processes) as each:
+    with _at_once(setup.processes) as each:
         for factor in FACTORS:
             key = facts.key(factor.name, settings | {"levels": factor.levels})
             if not shelf.has(factor.name, key):
@@ -175,7 +163,7 @@ def measure_severity(
                 )
                 shelf.keep(_curve(facts, factor, key, points, settings))
             done += len(factor.levels)
-            on_render(done, total)
+            setup.on_render(done, total)
 
 
 @contextmanager

@@ -1,15 +1,14 @@
 """What a site gains from its own unlabeled frames, when all labels are the phantom's."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Final
 
 from echo_models.challengers import SUPERVISED
 from echo_models.experiments.few_labels import QUICK, TOY, Budget, People, set_up
 from echo_models.experiments.labels import QUESTION
 from echo_models.experiments.methods import METHODS
-from echo_models.fitting import OnStep
+from echo_models.experiments.setups import Setup
 from echo_models.gan import GAN_SCHEDULES, GanSchedule
 from echo_models.networks import PRESETS
 from echo_models.phantom import HOME, SITES
@@ -30,24 +29,11 @@ BUDGETS: Final[Mapping[str, Budget]] = {
 }
 
 
-def adapt_to_sites(
-    folder: Path,
-    *,
-    size: str,
-    seed: int,
-    processes: int,
-    on_step: OnStep,
-    on_render: Callable[[int, int], None],
-) -> None:
+def adapt_to_sites(setup: Setup) -> None:
     """Train each method for each site, all labels from home, and keep each result.
 
     Args:
-        folder: of the results; checkpoints and rendered frames are in its `work`.
-        size: one of `BUDGETS`.
-        seed: of frames and training.
-        processes: how many render.
-        on_step: called after each training step.
-        on_render: called with subjects rendered and subjects in all.
+        setup: how; its size is one of `BUDGETS`.
 
     Raises:
         TrainingError: if training diverges.
@@ -55,19 +41,7 @@ def adapt_to_sites(
     for site in SITES.values():
         if site == HOME:
             continue
-        bench = set_up(
-            NAME,
-            QUESTION,
-            folder,
-            module=__name__,
-            size=size,
-            budget=BUDGETS[size],
-            seed=seed,
-            processes=processes,
-            site=site.name,
-            on_step=on_step,
-            on_render=on_render,
-        )
+        bench = set_up(NAME, QUESTION, setup, module=__name__, budget=BUDGETS[setup.size], site=site.name)
         for method, title in METHODS.items():
             bench.run(method, f"{site.name}_{method}", f"{site.name}: {title}")
         told = dataclasses.replace(bench, labeled=bench.archive, labels=bench.archive_labels)

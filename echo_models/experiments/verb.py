@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -107,6 +107,7 @@ def experiment(
     from echo_models.experiments.hypertrophy import compare_hypertrophy  # noqa: PLC0415 - imports Keras
     from echo_models.experiments.report import write_report  # noqa: PLC0415
     from echo_models.experiments.resolution import compare_resolutions  # noqa: PLC0415
+    from echo_models.experiments.setups import Setup  # noqa: PLC0415
     from echo_models.experiments.severity import TASKS, measure_severity  # noqa: PLC0415
     from echo_models.experiments.severity_report import write_severity_report  # noqa: PLC0415
     from echo_models.experiments.sizes import SIZES  # noqa: PLC0415
@@ -118,48 +119,39 @@ def experiment(
     absent: list[str] = []
     try:
         with progress(quiet=quiet) as (on_step, on_render):
-            shared: dict[str, Any] = {
-                "size": size,
-                "seed": seed,
-                "processes": processes,
-                "on_step": on_step,
-                "on_render": on_render,
-            }
+            setup = Setup(folder, size, seed, processes, on_step, on_render)
             match name:
                 case "resolution":
-                    compare_resolutions(folder, **shared)
+                    compare_resolutions(setup)
                 case "views":
                     files = {"resnet50": resnet50_weights, "vgg16": vgg16_weights}
                     absent = compare_views(
-                        folder,
+                        setup,
                         imagenet={key: file for key, file in files.items() if file is not None},
                         random_transfer=random_transfer,
-                        **shared,
                     )
                 case "severity":
                     bundles = {task: _bundle(root, task) for task in TASKS}
-                    shared.pop("on_step")
-                    measure_severity(folder, bundles=bundles, **shared)
+                    measure_severity(setup, bundles=bundles)
                     click.echo(write_severity_report(folder, report, command=command))
                     return
                 case "open-set":
                     from echo_models.experiments.open_set import measure_open_set  # noqa: PLC0415
                     from echo_models.experiments.open_set_report import write_open_set_report  # noqa: PLC0415
 
-                    shared.pop("on_step")
-                    measure_open_set(folder, fov=_bundle(root, "fov"), view=_bundle(root, "view"), **shared)
+                    measure_open_set(setup, fov=_bundle(root, "fov"), view=_bundle(root, "view"))
                     click.echo(write_open_set_report(folder, report, command=command))
                     return
                 case "labels" | "lvh-gan" | "sites":
                     chosen = {} if name == "sites" else {"site": site}
                     command += "".join(f" --site {it}" for it in chosen.values())
                     compare, write = _with_few_labels(name)
-                    compare(folder, **shared, **chosen)
+                    compare(setup, **chosen)
                     click.echo(write(folder, report, command=command))
                     return
                 case _:
                     views = _bundle(root, "view", SIZES[size].preset)
-                    compare_hypertrophy(folder, views=(views.name, views.model), **shared)
+                    compare_hypertrophy(setup, views=(views.name, views.model))
         click.echo(write_report(folder, report, command=command, absent=absent))
     except ModelsError as error:
         click.echo(f"Error: {error}", err=True)

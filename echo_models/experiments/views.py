@@ -10,12 +10,13 @@ import keras
 import numpy as np
 
 from echo_models.augment import Augmentation
-from echo_models.datasets import Examples, LabeledFrames, Plan, Split, render, split_by_subject
+from echo_models.datasets import Examples, LabeledFrames, Plan, Split, split_by_subject
 from echo_models.experiments.code import code_of
 from echo_models.experiments.results import Facts, Result, Shelf
 from echo_models.experiments.runs import Exam, Stopwatch, describe_data, measure
+from echo_models.experiments.setups import Setup
 from echo_models.experiments.sizes import SIZES, Size
-from echo_models.fitting import OnStep, Run, Schedule, fit
+from echo_models.fitting import Run, Schedule, fit
 from echo_models.manifest import sha256_of
 from echo_models.networks import build_view_classifier
 from echo_models.preprocessing import apply_mask, shrink
@@ -50,28 +51,13 @@ class _Bench:
 _Train = Callable[[_Bench, Mapping[str, Any]], Result]
 
 
-def compare_views(
-    folder: Path,
-    *,
-    size: str,
-    seed: int,
-    processes: int,
-    imagenet: Mapping[str, Path],
-    random_transfer: bool,
-    on_step: OnStep,
-    on_render: Callable[[int, int], None],
-) -> list[str]:
+def compare_views(setup: Setup, *, imagenet: Mapping[str, Path], random_transfer: bool) -> list[str]:
     """Train the paper's five view classifiers on the same frames, and keep each result.
 
     Args:
-        folder: of the results; checkpoints and rendered frames are in its `work`.
-        size: one of `SIZES`.
-        seed: of frames, split and training.
-        processes: how many render.
+        setup: how.
         imagenet: files of ImageNet weights, by "resnet50" and "vgg16".
         random_transfer: train these two from random weights where there is no file.
-        on_step: called after each training step.
-        on_render: called with subjects rendered and subjects in all.
 
     Returns:
         What was not trained for want of ImageNet weights.
@@ -79,24 +65,24 @@ def compare_views(
     Raises:
         TrainingError: if training diverges or weights cannot be read.
     """
-    amounts = SIZES[size]
+    amounts, seed = SIZES[setup.size], setup.seed
     plan = Plan(seed=seed, subjects=amounts.subjects)
-    labeled = render(plan, processes=processes, cache=folder / "work", on_progress=on_render)
+    labeled = setup.render(plan)
     data = split_by_subject(labeled, seed=seed, test_ratio=amounts.test_ratio)
     bench = _Bench(
         facts=Facts(
-            NAME, size, seed, code_of(__name__), describe_data(dataclasses.asdict(plan), labeled, data)
+            NAME, setup.size, seed, code_of(__name__), describe_data(dataclasses.asdict(plan), labeled, data)
         ),
         amounts=amounts,
         data=data,
-        run=amounts.run(seed, on_step),
+        run=amounts.run(seed, setup.on_step),
         imagenet=imagenet,
         random_transfer=random_transfer,
     )
-    shelf = Shelf(folder)
+    shelf = Shelf(setup.folder)
     for arm, settings, train in _arms(bench):
         # The ensemble's first member is the masked CNN: it is found among that one's checkpoints.
-        checkpoints = bench.facts.checkpoints(folder, "masked" if arm == "ensemble" else arm, settings)
+        checkpoints = bench.facts.checkpoints(setup.folder, "masked" if arm == "ensemble" else arm, settings)
         placed = dataclasses.replace(bench, run=dataclasses.replace(bench.run, folder=checkpoints))
         shelf.obtain(bench.facts, arm, settings, partial(train, placed, settings))
     return [] if random_transfer else [name for name in TRANSFER if name not in imagenet]

@@ -12,7 +12,7 @@ import pytest
 from echo_models.augment import Augmentation
 from echo_models.datasets import Examples, Known, LabeledFrames, Plan
 from echo_models.errors import TrainingError
-from echo_models.experiments import hypertrophy, resolution, sizes, views
+from echo_models.experiments import hypertrophy, resolution, setups, sizes, views
 from echo_models.experiments.report import class_table, table, write_report
 from echo_models.experiments.results import Facts, Result, Shelf, read_results
 from echo_models.experiments.runs import Exam, Stopwatch, measure
@@ -20,6 +20,7 @@ from echo_models.fitting import Step
 from echo_models.networks import PRESETS, Preset, build_view_classifier, logits_of
 from echo_models.transfer import build_resnet50, build_vgg16, convolutional_base
 from echo_models.views import VIEWS
+from tests.experiments import no_more_steps_than_all, toy_setup
 
 TINY = sizes.Size(
     "small",
@@ -38,14 +39,6 @@ FACTS = Facts(
     "views", "toy", 3, "echobeam 0", {"fingerprint": "f", "plan": {"subjects": 8}, "test_subjects": 2,
                                       "frames": {"train": 1, "validation": 1, "test": 4}},
 )  # fmt: skip
-
-
-def no_step(step: Step) -> None:
-    assert step.step <= step.steps
-
-
-def no_render(done: int, total: int) -> None:
-    assert done <= total
 
 
 def result_of(arm: str = "plain", *, right: int = 3, note: str = "") -> Result:
@@ -70,7 +63,7 @@ def result_of(arm: str = "plain", *, right: int = 3, note: str = "") -> Result:
         Exam(Examples(frames, None, labels), np.array([0, 0, 1, 1]), VIEWS),
         settings={"a": 1},
         log=[{"stage": arm, "epoch": 1, "loss": 1.0}],
-        stopwatch=Stopwatch(no_step),
+        stopwatch=Stopwatch(no_more_steps_than_all),
         note=note,
     )
 
@@ -110,7 +103,7 @@ def test_a_file_that_is_no_result_is_refused_with_what_to_do(tmp_path: Path) -> 
 def test_a_stopwatch_times_epochs_of_more_than_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 1.0, 2.0, 10.0, 12.0, 14.0])
     monkeypatch.setattr("echo_models.experiments.runs.time.perf_counter", lambda: next(times))
-    watch = Stopwatch(no_step)
+    watch = Stopwatch(no_more_steps_than_all)
     for epoch in (1, 2):
         for step in (1, 2, 3):
             watch(Step("stage", epoch, 2, step, 3, 0.5))
@@ -167,13 +160,7 @@ def noise(plan: Plan, **_: Any) -> LabeledFrames:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sizes.SIZES, "toy", TINY)
-    for experiment in (resolution, views, hypertrophy):
-        monkeypatch.setattr(experiment, "render", noise)
-
-
-SHARED: dict[str, Any] = {
-    "size": "toy", "seed": 0, "processes": 1, "on_step": no_step, "on_render": no_render
-}  # fmt: skip
+    monkeypatch.setattr(setups, "render", noise)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -185,7 +172,7 @@ def test_the_resolution_study_trains_an_arm_for_each_of_the_papers_resolutions(
         (15, 20, "average", 3),
     )  # fmt: skip
     monkeypatch.setattr(resolution, "ARMS", (resolution.ARMS[0], resolution.ARMS[-1]))
-    resolution.compare_resolutions(tmp_path, **SHARED)
+    resolution.compare_resolutions(toy_setup(tmp_path))
     results = read_results(tmp_path)
     assert [result.arm for result in results] == ["240x320", "15x20"]
     assert len({result.data["fingerprint"] for result in results}) == 1
@@ -194,12 +181,12 @@ def test_the_resolution_study_trains_an_arm_for_each_of_the_papers_resolutions(
         raise AssertionError("an arm that is done was trained again")
 
     monkeypatch.setattr(resolution, "fit", never)
-    resolution.compare_resolutions(tmp_path, **SHARED)
+    resolution.compare_resolutions(toy_setup(tmp_path))
 
 
 @pytest.mark.usefixtures("tiny")
 def test_the_view_comparison_says_what_it_lacks_weights_for(tmp_path: Path) -> None:
-    absent = views.compare_views(tmp_path, imagenet={}, random_transfer=False, **SHARED)
+    absent = views.compare_views(toy_setup(tmp_path), imagenet={}, random_transfer=False)
     assert absent == ["resnet50", "vgg16"]
     results = {result.arm: result for result in read_results(tmp_path)}
     assert list(results) == ["plain", "masked", "ensemble"]
@@ -213,7 +200,7 @@ def test_hypertrophy_is_measured_after_each_stage_of_each_arm(
     assert [arm.name for arm in hypertrophy.ARMS] == ["whole", "segmented", "random"]
     monkeypatch.setattr(hypertrophy, "ARMS", (hypertrophy.ARMS[0], hypertrophy.ARMS[2]))
     preset: Preset = PRESETS["small"]
-    hypertrophy.compare_hypertrophy(tmp_path, views=("given", build_view_classifier(preset)), **SHARED)
+    hypertrophy.compare_hypertrophy(toy_setup(tmp_path), views=("given", build_view_classifier(preset)))
     arms = [result.arm for result in read_results(tmp_path)]
     assert arms == [f"{arm}_stage{stage}" for arm in ("whole", "random") for stage in (1, 2)]
 
@@ -244,7 +231,7 @@ def test_transfer_networks_train_from_random_weights_if_asked_and_say_so(
         return [arm for arm in kept(bench) if arm[0] == "resnet50"]
 
     monkeypatch.setattr(views, "_arms", only_resnet50)
-    assert views.compare_views(tmp_path, imagenet={}, random_transfer=True, **SHARED) == []
+    assert views.compare_views(toy_setup(tmp_path), imagenet={}, random_transfer=True) == []
     (result,) = read_results(tmp_path)
     assert result.note == "from random convolutions: no ImageNet weights were given"
 

@@ -14,7 +14,7 @@ from echo_models import evaluation
 from echo_models.augment import NO_AUGMENTATION
 from echo_models.datasets import Known, LabeledFrames, Plan
 from echo_models.errors import TrainingError
-from echo_models.experiments import few_labels, labels, lvh_gan, methods, sites
+from echo_models.experiments import few_labels, labels, lvh_gan, methods, setups, sites
 from echo_models.experiments.few_labels import TOY, Budget, People
 from echo_models.experiments.few_labels_report import (
     write_labels_report,
@@ -23,25 +23,14 @@ from echo_models.experiments.few_labels_report import (
 )
 from echo_models.experiments.methods import METHODS, draw_labels
 from echo_models.experiments.results import Result, read_results
-from echo_models.fitting import Step
 from echo_models.gan import GanSchedule
 from echo_models.phantom import SITES
 from echo_models.views import VIEWS
+from tests.experiments import toy_setup
 
 SCHEDULE = GanSchedule(epochs=1, batch_size=4, learning_rate=0.001, max_steps=1)
 
 
-def on_step(step: Step) -> None:
-    assert step.step <= step.steps
-
-
-def on_render(done: int, total: int) -> None:
-    assert done <= total
-
-
-SHARED: dict[str, Any] = {
-    "size": "toy", "seed": 0, "processes": 1, "on_step": on_step, "on_render": on_render
-}  # fmt: skip
 PLANS: list[Plan] = []
 
 
@@ -84,7 +73,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return answer, log
 
     PLANS.clear()
-    monkeypatch.setattr(few_labels, "render", noise)
+    monkeypatch.setattr(setups, "render", noise)
     monkeypatch.setattr(few_labels, "learn", learn)
     monkeypatch.setattr(evaluation, "bootstrap", partial(evaluation.bootstrap, resamples=20))
     monkeypatch.setattr(few_labels, "code_of", lambda _: "echobeam 0")
@@ -107,7 +96,7 @@ def test_a_smaller_draw_of_labels_is_part_of_a_larger_one() -> None:
 def test_every_method_has_the_same_budget_frames_and_labels(
     tmp_path: Path, given: list[dict[str, Any]]
 ) -> None:
-    labels.compare_label_counts(tmp_path, site="smooth", **SHARED)
+    labels.compare_label_counts(toy_setup(tmp_path), site="smooth")
     # Four subjects have eight frames of a view: 1 and 5 labels a class, then all.
     assert [call["method"] for call in given] == list(METHODS) * 3
     for start, count in zip(range(0, 12, 4), (1, 5, 8), strict=True):
@@ -124,7 +113,7 @@ def test_every_method_has_the_same_budget_frames_and_labels(
 def test_unlabeled_frames_come_from_the_archives_site_and_other_people(
     tmp_path: Path, given: list[dict[str, Any]]
 ) -> None:
-    labels.compare_label_counts(tmp_path, site="bedside", **SHARED)
+    labels.compare_label_counts(toy_setup(tmp_path), site="bedside")
     assert (given[0]["labeled"] == 10).all()
     assert (given[0]["unlabeled"] == 50).all()
     labeled, archive, home, there = PLANS
@@ -133,19 +122,19 @@ def test_unlabeled_frames_come_from_the_archives_site_and_other_people(
 
 
 def test_what_is_done_is_not_trained_again(tmp_path: Path, given: list[dict[str, Any]]) -> None:
-    lvh_gan.compare_hypertrophy_methods(tmp_path, site="smooth", **SHARED)
+    lvh_gan.compare_hypertrophy_methods(toy_setup(tmp_path), site="smooth")
     assert len(given) == 4
     (tmp_path / "gan.json").unlink()
-    lvh_gan.compare_hypertrophy_methods(tmp_path, site="smooth", **SHARED)
+    lvh_gan.compare_hypertrophy_methods(toy_setup(tmp_path), site="smooth")
     assert [call["method"] for call in given[4:]] == ["gan"]
-    lvh_gan.compare_hypertrophy_methods(tmp_path, site="bedside", **SHARED)
+    lvh_gan.compare_hypertrophy_methods(toy_setup(tmp_path), site="bedside")
     assert len(given) == 9  # other frames, other results
 
 
 def test_a_frame_without_a_ventricle_is_in_the_exam_alone(
     tmp_path: Path, given: list[dict[str, Any]]
 ) -> None:
-    lvh_gan.compare_hypertrophy_methods(tmp_path, site="smooth", **SHARED)
+    lvh_gan.compare_hypertrophy_methods(toy_setup(tmp_path), site="smooth")
     assert len(given[0]["labeled"]) == 4 * 2 - 1
     frames, truth = given[0]["validation"]
     assert len(frames) == len(truth) == 2 * 2
@@ -153,7 +142,7 @@ def test_a_frame_without_a_ventricle_is_in_the_exam_alone(
 
 
 def test_only_the_oracle_is_given_labels_of_the_site(tmp_path: Path, given: list[dict[str, Any]]) -> None:
-    sites.adapt_to_sites(tmp_path, **SHARED)
+    sites.adapt_to_sites(toy_setup(tmp_path))
     elsewhere = [name for name in SITES if name != "home"]
     arms = {f"{site}_{arm}" for site in elsewhere for arm in (*METHODS, "oracle")}
     assert {result.arm for result in read_results(tmp_path)} == arms
@@ -164,7 +153,7 @@ def test_only_the_oracle_is_given_labels_of_the_site(tmp_path: Path, given: list
 
 
 def test_both_exams_are_kept(tmp_path: Path, given: list[dict[str, Any]]) -> None:
-    labels.compare_label_counts(tmp_path, site="smooth", **SHARED)
+    labels.compare_label_counts(toy_setup(tmp_path), site="smooth")
     assert given
     result = Result.read(tmp_path / "gan_5.json")
     for prefix in ("", few_labels.THERE):
@@ -211,7 +200,7 @@ def test_frames_are_changed_alike_for_the_gan_and_its_challengers(monkeypatch: p
 def test_the_page_of_labels_has_a_row_a_count_for_both_sites(
     tmp_path: Path, given: list[dict[str, Any]]
 ) -> None:
-    labels.compare_label_counts(tmp_path, site="smooth", **SHARED)
+    labels.compare_label_counts(toy_setup(tmp_path), site="smooth")
     assert given
     page = write_labels_report(tmp_path, command="echobeam experiment labels")
     text = page.read_text()
@@ -227,7 +216,7 @@ def test_the_page_of_labels_has_a_row_a_count_for_both_sites(
 def test_the_page_of_hypertrophy_shows_generated_frames_by_epoch(
     tmp_path: Path, given: list[dict[str, Any]]
 ) -> None:
-    lvh_gan.compare_hypertrophy_methods(tmp_path, site="smooth", **SHARED)
+    lvh_gan.compare_hypertrophy_methods(toy_setup(tmp_path), site="smooth")
     assert given
     assert "Generated" not in write_lvh_gan_report(tmp_path, command="-").read_text()
     result = Result.read(tmp_path / "gan.json")
@@ -245,7 +234,7 @@ def test_the_page_of_hypertrophy_shows_generated_frames_by_epoch(
 
 
 def test_the_page_of_sites_names_each_site_and_method(tmp_path: Path, given: list[dict[str, Any]]) -> None:
-    sites.adapt_to_sites(tmp_path, **SHARED)
+    sites.adapt_to_sites(toy_setup(tmp_path))
     assert given
     text = write_sites_report(tmp_path, tmp_path / "docs", command="-").read_text()
     for site in ("bedside", "smooth", "mirrored"):

@@ -11,11 +11,8 @@ from echo_models.experiments.open_set import AMOUNTS, Amount, Outcome, measure_o
 from echo_models.experiments.open_set_report import write_open_set_report
 from echo_models.manifest import Calibration, OpenSet
 from echo_models.open_set import Reference
+from tests.experiments import toy_setup
 from tests.toy import write_toy_bundle
-
-
-def silent(done: int, total: int) -> None:
-    """Report nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +47,7 @@ def folder(bundles: tuple[Bundle, Bundle], tmp_path_factory: pytest.TempPathFact
         patch.setattr(open_set, "FOREIGN_KINDS", ("liver", "noise"))
         patch.setattr(open_set, "_render_all", _here)
         fov, view = bundles
-        measure_open_set(folder, size="toy", seed=0, processes=1, fov=fov, view=view, on_render=silent)
+        measure_open_set(toy_setup(folder), fov=fov, view=view)
     return folder
 
 
@@ -107,9 +104,7 @@ def test_the_report_has_the_numbers_and_says_that_all_is_synthetic(folder: Path,
 def test_a_bundle_that_is_not_calibrated_is_refused(bundles: tuple[Bundle, Bundle], tmp_path: Path) -> None:
     plain = load_bundle(write_toy_bundle(tmp_path / "view", "view"))
     with pytest.raises(BundleError, match="echobeam models calibrate"):
-        measure_open_set(
-            tmp_path, size="toy", seed=0, processes=1, fov=bundles[0], view=plain, on_render=silent
-        )
+        measure_open_set(toy_setup(tmp_path), fov=bundles[0], view=plain)
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from echo_models.experiments.results import Curve
 from echo_models.experiments.severity import FACTORS, Exam, Factor, Part, Scan, measure_severity
 from echo_models.phantom import Site, random_subject, render_clip
 from echo_models.phantom.artefacts import ARTEFACTS
+from tests.experiments import toy_setup
 
 HARD = Factor("hard", "hard", "times", (1, 1), (2, 4), lambda level: Scan(level, Site("x", "")))
 
@@ -77,14 +78,8 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def measure(folder: Path, models: dict[str, Any]) -> list[tuple[int, int]]:
     done: list[tuple[int, int]] = []
-    measure_severity(
-        folder,
-        size="toy",
-        seed=1,
-        processes=1,
-        bundles=models,
-        on_render=lambda part, whole: done.append((part, whole)),
-    )
+    setup = toy_setup(folder, seed=1, on_render=lambda part, whole: done.append((part, whole)))
+    measure_severity(setup, bundles=models)
     return done
 
 
