@@ -7,7 +7,7 @@ logs it: so a step that reads patients' headers raises `StepError` instead, whic
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,17 +40,21 @@ def settle_process() -> None:
 
 def telling_no_values(fn: _Fn) -> _Fn:
     """Make a DoFn raise type and place of what went wrong, not its message."""
-    process = fn.process
+    for name in ("process", "finish_bundle"):
+        if name in vars(fn):
+            setattr(fn, name, _telling_no_values(getattr(fn, name)))
+    return fn
 
-    @functools.wraps(process)
+
+def _telling_no_values(gives: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    @functools.wraps(gives)
     def guarded(*args: Any, **kwargs: Any) -> Iterator[Any]:
         try:
-            yield from process(*args, **kwargs)
+            yield from gives(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - whatever it was, its message may quote a header
             raise StepError(describe_error(error)) from None
 
-    fn.process = guarded
-    return fn
+    return guarded
 
 
 def _is_not_from_beam(record: logging.LogRecord) -> bool:

@@ -8,6 +8,7 @@ Whatever rejects an instance is a second output of its step and joins again at `
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,8 +22,10 @@ from apache_beam.coders import FastPrimitivesCoder
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
+from apache_beam.transforms.window import GlobalWindows
 from pydicom import Dataset
 
+from beam_jobs.ahead import Ahead
 from beam_jobs.deid import (
     CleanInstance,
     Pseudonymizer,
@@ -47,6 +50,7 @@ from beam_jobs.model_handlers import (
 )
 from beam_jobs.quiet_beam import telling_no_values
 from beam_jobs.records import (
+    CHUNK_FRAMES,
     CollectedStudy,
     EndDiastole,
     InstanceReference,
@@ -67,6 +71,15 @@ from dicom_listener.ledger.quarantine import quarantining
 
 _MAIN: Final = "main"
 _REJECTIONS: Final = "rejections"
+
+FRAMES_AHEAD: Final = 1024
+"""Frames that are decoded, or being decoded, while the networks have others: some 20 MB."""
+
+_LIGHTEST: Final = 16
+"""A still counts as so many frames: its header and a thread's share of a frame at full size count, too."""
+
+_MOST_DECODING_THREADS: Final = 4
+"""Each decodes some thousand frames a second, and has a few frames at full size in memory."""
 
 Record = PredictedChunk | Rejection
 """What is collected of a study."""
@@ -168,7 +181,8 @@ class FlattenFrames(beam.PTransform):
     """Decode every frame to grey, 120 x 160, clean.
 
     Takes a PCollection of `CleanInstance`. Gives one of `Chunk`, at least one per instance that can
-    be decoded, and rejections: an instance, or the rest of one, that cannot.
+    be decoded, and rejections: an instance, or the rest of one, that cannot. They are given in order, but
+    up to `FRAMES_AHEAD` frames later: threads decode them while the networks are busy with those before.
 
     Attributes:
         ocr: whether text within the image is looked for.
@@ -189,12 +203,38 @@ class _FlattenFramesFn(beam.DoFn):
     def setup(self) -> None:
         ocr = find_ocr(self._ocr)
         self._text_finder = None if ocr is None else TextFinder(ocr)
+        self._ahead: Ahead[Any] = Ahead(threads=decoding_threads(), most=FRAMES_AHEAD)
+
+    def start_bundle(self) -> None:
+        self._ahead.drop()  # of a bundle that failed
 
     def process(self, instance: CleanInstance) -> Iterator[Any]:
+        weight = min(max(instance.header.number_of_frames, _LIGHTEST), CHUNK_FRAMES)
+        yield from self._ahead.add(self._flattened(instance), weight=weight)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from map(_at_end, self._ahead.rest())
+
+    def teardown(self) -> None:
+        self._ahead.close()
+
+    def _flattened(self, instance: CleanInstance) -> Iterator[Any]:
         try:
             yield from flatten_frames(instance, self._text_finder)
         except RejectedError as error:
             yield _rejected(instance.placement, FlattenFrames, error)
+
+
+def decoding_threads() -> int:
+    """Say how many instances are decoded at once."""
+    return min(_MOST_DECODING_THREADS, os.cpu_count() or 1)
+
+
+def _at_end(output: Any) -> Any:
+    """Place an output at the end of the one window that there is, as `finish_bundle` must."""
+    if isinstance(output, TaggedOutput):
+        return TaggedOutput(output.tag, _at_end(output.value))
+    return GlobalWindows.windowed_value_at_end_of_window(output)
 
 
 @dataclass(frozen=True, slots=True)
