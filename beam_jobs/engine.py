@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from typing import Final
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+)
 from apache_beam.portability.api import beam_job_api_pb2
 from apache_beam.runners.portability.job_server import ExternalJobServer
 from apache_beam.runners.portability.portable_runner import TERMINAL_STATES
@@ -35,16 +40,18 @@ once, and what the first one writes is lost: a study would never be complete. Ot
 the experiment."""
 
 
-def new_pipeline(flags: Sequence[str]) -> beam.Pipeline:
+def new_pipeline(flags: Sequence[str], *, of: type[beam.Pipeline] = beam.Pipeline) -> beam.Pipeline:
     """Make a pipeline that runs where the options say, or in this process.
+
+    Args:
+        flags: Beam's options.
+        of: the class to make one of.
 
     Raises:
         SetupError: if Beam knows no such option.
     """
     options = parse_beam_options(flags)
-    return beam.Pipeline(
-        runner=options.view_as(StandardOptions).runner or _IN_PROCESS_RUNNER, options=options
-    )
+    return of(runner=options.view_as(StandardOptions).runner or _IN_PROCESS_RUNNER, options=options)
 
 
 def beam_flags(settings: WorkerSettings) -> list[str]:
@@ -60,6 +67,16 @@ def names_engine(flags: Sequence[str]) -> bool:
     """
     runner = parse_beam_options(flags).view_as(StandardOptions).runner
     return runner is not None and runner not in _IN_PROCESS_NAMES
+
+
+def runs_here(flags: Sequence[str]) -> bool:
+    """Say whether every step runs in this process, one after the other.
+
+    Raises:
+        SetupError: if Beam knows no such option.
+    """
+    mode = parse_beam_options(flags).view_as(DirectOptions).direct_running_mode
+    return not names_engine(flags) and mode in {None, "in_memory"}
 
 
 def parse_beam_options(flags: Sequence[str]) -> PipelineOptions:

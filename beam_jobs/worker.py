@@ -18,18 +18,17 @@ from contextlib import ExitStack, contextmanager
 from os import getpid
 from typing import Final, Self
 
-import apache_beam as beam
 import structlog
 
+from beam_jobs.batches import BatchPipeline
 from beam_jobs.claims import pseudonymize_claim
 from beam_jobs.deid import Pseudonymizer
 from beam_jobs.deid.ocr import OcrError, find_ocr
 from beam_jobs.driver import Driver
-from beam_jobs.engine import beam_flags, names_engine, new_pipeline
+from beam_jobs.engine import beam_flags, names_engine
 from beam_jobs.errors import SetupError, StepError
 from beam_jobs.heartbeat import Heartbeat
 from beam_jobs.metrics import process_metrics
-from beam_jobs.pipeline import ProcessStudies, report_study
 from beam_jobs.records import StudyClaim
 from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.staging import sweep_unfinished
@@ -199,7 +198,7 @@ class Worker:
         error: str | None = None
         with self._heartbeat(tokens):
             try:
-                run_batch(claims, self._settings, self._deid)
+                self._pipeline.run(claims)
             except Exception as failure:  # noqa: BLE001 - whatever it was, the claims must go back
                 error = describe_failure(failure)
         left = self.ledger.extend_claims(tokens, lease_s=self._settings.lease_s, now=self._clock())
@@ -238,6 +237,7 @@ class Worker:
             settings.studies_in_flight if self._is_on_engine else settings.studies_per_batch
         )
         _prepare_models(settings)
+        self._pipeline = BatchPipeline(settings, self._deid)
         self._pseudonymizer = Pseudonymizer.from_key_file(settings.key_file)
         _check_ocr(self._deid)
         for place in (settings.results, settings.pool, self._deid.archive_folder):
@@ -254,22 +254,6 @@ class Worker:
         )
         self.http_port = server.port
         stack.enter_context(announced(settings.root / RUN_FILE, http_port=self.http_port))
-
-
-def run_batch(claims: Sequence[StudyClaim], settings: WorkerSettings, deid: DeidSettings) -> None:
-    """Run one bounded pipeline over claims and wait for its end.
-
-    Raises:
-        Exception: whatever a step raised.
-    """
-    with new_pipeline(beam_flags(settings)) as pipeline:
-        _ = (
-            pipeline
-            | beam.Create(claims)
-            | beam.Reshuffle()
-            | ProcessStudies(settings, deid)
-            | "Report" >> beam.Map(report_study)
-        )
 
 
 def describe_failure(failure: BaseException) -> str:

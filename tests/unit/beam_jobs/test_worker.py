@@ -11,7 +11,7 @@ import pytest
 from beam_jobs import worker as module
 from beam_jobs.errors import SetupError
 from beam_jobs.records import StudyClaim
-from beam_jobs.settings import WorkerSettings
+from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.worker import UNREACHED, Worker, describe_failure
 from dicom_listener.errors import LedgerUnavailableError, SettingsError
 from dicom_listener.ledger import Ledger
@@ -49,7 +49,14 @@ def committing(settings: WorkerSettings, claims: Sequence[StudyClaim]) -> None:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, batch: Batch) -> None:
-    monkeypatch.setattr(module, "run_batch", lambda claims, settings, _deid: batch(claims, settings))
+    class Pipeline:
+        def __init__(self, settings: WorkerSettings, _: DeidSettings) -> None:
+            self._settings = settings
+
+        def run(self, claims: Sequence[StudyClaim]) -> None:
+            batch(claims, self._settings)
+
+    monkeypatch.setattr(module, "BatchPipeline", Pipeline)
 
 
 def test_batches_follow_until_the_queue_is_empty(
