@@ -4,8 +4,9 @@ A handler is pickled with the folder of the registry, never with a model. It res
 pipeline starts, so a promoted version works from the next batch on; the process keeps loaded bundles
 by their digest, so nothing is loaded twice.
 
-Batches are counted in frames, not in chunks. A chunk counts at most as much as a whole batch: Beam
-would put an empty batch before a larger one.
+Batches are counted in what the network is asked about, not in chunks: of one clip a network may see three
+frames, of another all. So each call but the last of a batch is full, and a network that is asked little
+waits for more clips rather than run on padding. How many frames may wait for that is bounded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,10 @@ from typing import Any, ClassVar, Final
 from apache_beam.ml.inference.base import ModelHandler
 
 from beam_jobs.inference import (
+    a4c_indexes,
     classify_hypertrophy,
     classify_views,
+    hypertrophy_indexes,
     segment_field_of_view,
     segment_left_ventricle,
 )
@@ -28,11 +31,11 @@ from beam_jobs.records import (
     OutlinedChunk,
     SegmentedChunk,
 )
-from echo_models.bundle import Bundle, load_bundle_cached
+from echo_models.bundle import Bundle, frames_per_call, load_bundle_cached
 from echo_models.registry import Registry
 
-CALLS_PER_BATCH: Final = 16
-"""Frames gathered for a step, in calls of its network: the last call, which is padded, matters little."""
+WAITING_CALLS: Final = 64
+"""Frames that may wait for one step, in calls of a network: on a CPU some 20 MB."""
 
 
 class _BundleModelHandler(ModelHandler):
@@ -40,10 +43,13 @@ class _BundleModelHandler(ModelHandler):
 
     Args:
         models: folder of the registry.
-        batch_size: frames in one call of the network.
+        batch_size: the most frames in one call of the network.
     """
 
     task: ClassVar[str]
+    calls: ClassVar[int]
+    """Calls of the network that a batch is gathered for: few enough that decoding goes on meanwhile, and so
+    many that the last one, which is padded, matters little."""
 
     def __init__(self, models: Path, *, batch_size: int) -> None:
         super().__init__()
@@ -55,13 +61,20 @@ class _BundleModelHandler(ModelHandler):
         return load_bundle_cached(Registry(Path(self._models)).resolve(self.task))
 
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
-        """Let `BatchElements` gather chunks until they hold so many frames."""
-        frames = CALLS_PER_BATCH * self._batch_size
-        return {
-            "min_batch_size": frames,
-            "max_batch_size": frames,
-            "element_size_fn": lambda chunk: min(len(chunk.frames), frames),
-        }
+        """Let `BatchElements` gather chunks until their network has enough to do, or too many wait."""
+        call = frames_per_call(self._batch_size)
+        most = self.calls * call
+
+        def size(chunk: Any) -> int:
+            share = -(-len(chunk.frames) * most // (WAITING_CALLS * call))
+            # Beam would put an empty batch before a chunk larger than a whole one.
+            return min(max(self.asked(chunk), share), most)
+
+        return {"min_batch_size": most, "max_batch_size": most, "element_size_fn": size}
+
+    def asked(self, chunk: Any) -> int:
+        """Count the frames of a chunk that the network is asked about."""
+        raise NotImplementedError
 
     def get_num_bytes(self, batch: Sequence[Chunk]) -> int:
         """Count the pixels; the base class would pickle the batch to count its bytes."""
@@ -82,10 +95,15 @@ class FieldOfViewModelHandler(_BundleModelHandler):
     """
 
     task = "fov"
+    calls = 1
 
     def __init__(self, models: Path, *, frames_per_clip: int | None, batch_size: int) -> None:
         super().__init__(models, batch_size=batch_size)
         self._frames_per_clip = frames_per_clip
+
+    def asked(self, chunk: Chunk) -> int:
+        """Count the frames in which the field of view is looked for."""
+        return min(len(chunk.frames), self._frames_per_clip or len(chunk.frames))
 
     def run_inference(
         self, batch: Sequence[Chunk], model: Bundle, inference_args: dict[str, Any] | None = None
@@ -100,6 +118,11 @@ class ViewModelHandler(_BundleModelHandler):
     """Turns a `SegmentedChunk` into a `ClassifiedChunk`."""
 
     task = "view"
+    calls = 16
+
+    def asked(self, chunk: SegmentedChunk) -> int:
+        """Count all."""
+        return len(chunk.frames)
 
     def run_inference(
         self, batch: Sequence[SegmentedChunk], model: Bundle, inference_args: dict[str, Any] | None = None
@@ -112,6 +135,11 @@ class LeftVentricleModelHandler(_BundleModelHandler):
     """Turns a `ClassifiedChunk` into an `OutlinedChunk`."""
 
     task = "lv"
+    calls = 8
+
+    def asked(self, chunk: ClassifiedChunk) -> int:
+        """Count the apical four-chamber frames."""
+        return len(a4c_indexes(chunk.view_probabilities, chunk.view_known))
 
     def run_inference(
         self, batch: Sequence[ClassifiedChunk], model: Bundle, inference_args: dict[str, Any] | None = None
@@ -130,10 +158,15 @@ class HypertrophyModelHandler(_BundleModelHandler):
     """
 
     task = "lvh"
+    calls = 1
 
     def __init__(self, models: Path, *, batch_size: int, end_diastole: EndDiastole = "first_frames") -> None:
         super().__init__(models, batch_size=batch_size)
         self._end_diastole = end_diastole
+
+    def asked(self, chunk: OutlinedChunk) -> int:
+        """Count the frames that tell of hypertrophy."""
+        return len(hypertrophy_indexes(chunk, self._end_diastole))
 
     def run_inference(
         self, batch: Sequence[OutlinedChunk], model: Bundle, inference_args: dict[str, Any] | None = None

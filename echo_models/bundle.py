@@ -46,6 +46,11 @@ _CACHED_BUNDLES: Final = 8
 _EPOCH_OF_ZIP: Final = (1980, 1, 1, 0, 0, 0)
 
 
+def frames_per_call(batch_size: int) -> int:
+    """Say how many frames a network is given at a time, where so many are allowed."""
+    return batch_size if has_gpu() else min(batch_size, CPU_BATCH)
+
+
 class Prediction(NamedTuple):
     """What a bundle says of frames.
 
@@ -154,8 +159,7 @@ class Bundle:
     ) -> list[npt.NDArray[np.float32]]:
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive; received {batch_size}")
-        if not has_gpu():
-            batch_size = min(batch_size, CPU_BATCH)
+        batch_size = frames_per_call(batch_size)
         inputs = to_input(shrink(frames, self.manifest.rows, self.manifest.columns))
         # Nothing is given as one empty batch: its result has the shape that is promised.
         parts = [

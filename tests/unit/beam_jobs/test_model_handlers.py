@@ -1,18 +1,21 @@
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from beam_jobs.inference import a4c_indexes
 from beam_jobs.model_handlers import (
-    CALLS_PER_BATCH,
+    WAITING_CALLS,
     FieldOfViewModelHandler,
     HypertrophyModelHandler,
     LeftVentricleModelHandler,
     ViewModelHandler,
 )
-from beam_jobs.records import Chunk
+from beam_jobs.records import Chunk, ClassifiedChunk, OutlinedChunk
+from echo_models.views import VIEWS
 from tests.bright import publish_bright, write_bright_registry
 from tests.unit.beam_jobs.predictions import HEADER, placement
 
@@ -20,22 +23,71 @@ HANDLERS = (ViewModelHandler, LeftVentricleModelHandler, HypertrophyModelHandler
 
 
 def clip(frames: int) -> Chunk:
-    return Chunk(
-        placement("i"),
-        HEADER,
-        0,
-        np.zeros((frames, 120, 160), np.uint8),
-        1,
-        frame_times_ms=np.full(frames, 33.3),
-    )
+    return Chunk(**known(frames))
+
+
+def classified(frames: int, view: str) -> ClassifiedChunk:
+    return ClassifiedChunk(**known(frames), **viewed(frames, view))
+
+
+def outlined(frames: int, view: str) -> OutlinedChunk:
+    views = viewed(frames, view)
+    indexes = a4c_indexes(views["view_probabilities"], views["view_known"])
+    masks = np.ones((len(indexes), 120, 160), np.bool_)
+    return OutlinedChunk(**known(frames), **views, a4c_indexes=indexes, lv_masks=masks, lv_model="lv-1")
+
+
+def known(frames: int) -> dict[str, Any]:
+    return {
+        "placement": placement("i"),
+        "header": replace(HEADER, number_of_frames=frames),
+        "first_frame_index": 0,
+        "frames": np.zeros((frames, 120, 160), np.uint8),
+        "parts": 1,
+        "frame_times_ms": np.full(frames, 33.3),
+    }
+
+
+def viewed(frames: int, view: str) -> dict[str, Any]:
+    probabilities = np.zeros((frames, len(VIEWS)), np.float32)
+    probabilities[:, VIEWS.index(view)] = 1
+    return {
+        "fov_masks": np.ones((1, 120, 160), np.bool_),
+        "fov_model": "fov-1",
+        "view_probabilities": probabilities,
+        "view_known": np.ones(frames, np.bool_),
+        "view_model": "view-1",
+    }
 
 
 def test_batches_are_counted_in_frames_and_no_chunk_is_larger_than_one() -> None:
     kwargs = ViewModelHandler(Path("m"), batch_size=4).batch_elements_kwargs()
-    size = kwargs["element_size_fn"]
-    assert kwargs["min_batch_size"] == kwargs["max_batch_size"] == 4 * CALLS_PER_BATCH
+    size, most = kwargs["element_size_fn"], 4 * ViewModelHandler.calls
+    assert kwargs["min_batch_size"] == kwargs["max_batch_size"] == most
     assert size(clip(7)) == 7
-    assert size(clip(4 * CALLS_PER_BATCH + 1)) == 4 * CALLS_PER_BATCH
+    assert size(clip(most + 1)) == most
+
+
+def test_a_network_that_is_asked_about_few_frames_waits_for_a_full_call() -> None:
+    kwargs = FieldOfViewModelHandler(Path("m"), frames_per_clip=3, batch_size=4).batch_elements_kwargs()
+    assert kwargs["max_batch_size"] == 4
+    assert [kwargs["element_size_fn"](clip(frames)) for frames in (1, 2, 3, 100)] == [1, 2, 3, 3]
+    every_frame = FieldOfViewModelHandler(Path("m"), frames_per_clip=None, batch_size=4)
+    assert every_frame.batch_elements_kwargs()["element_size_fn"](clip(3)) == 3
+
+
+def test_what_a_network_is_not_asked_about_does_not_wait_without_end() -> None:
+    handler = LeftVentricleModelHandler(Path("m"), batch_size=4)
+    kwargs = handler.batch_elements_kwargs()
+    size, waiting = kwargs["element_size_fn"], WAITING_CALLS * 4
+    nothing_asked = [classified(frames=16, view="plax")] * (waiting // 16)
+    assert sum(map(size, nothing_asked)) == kwargs["max_batch_size"]
+    assert size(classified(frames=16, view="a4c")) == 16
+
+
+def test_hypertrophy_is_counted_in_the_frames_that_tell_of_it() -> None:
+    size = HypertrophyModelHandler(Path("m"), batch_size=4).batch_elements_kwargs()["element_size_fn"]
+    assert [size(outlined(frames=8, view=view)) for view in ("a4c", "plax")] == [2, 1]
 
 
 def test_bytes_are_counted_without_pickling_the_batch() -> None:
