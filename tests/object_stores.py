@@ -5,6 +5,7 @@ The program is Versity's S3 gateway, looked for on PATH. Go builds it:
 """
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -26,6 +27,8 @@ from tests.programs import DEADLINE_S, wait_for
 MODULE: Final = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 BUCKET: Final = "echobeam"
 _CHUNK_BYTES: Final = 1 << 16
+_LISTENING: Final = "0A"
+"""State of a socket in /proc/net/tcp."""
 
 
 @pytest.fixture
@@ -66,32 +69,25 @@ class Server:
 @contextlib.contextmanager
 def serving(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Run the gateway over a folder for the block, reached by the environment of this process."""
-    bucket, beside = folder / "buckets" / BUCKET, folder / "sidecar"
-    bucket.mkdir(parents=True)
-    beside.mkdir()
-    port = _free_port()
+    buckets = folder / "buckets"
+    buckets.joinpath(BUCKET).mkdir(parents=True)
+    _need_attributes(buckets)
     access, secret = token_hex(8), token_hex(16)
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": access,
-        "AWS_SECRET_ACCESS_KEY": secret,
-        "AWS_REGION": "us-east-1",
-    }
     with (folder / "log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [
-                program,
-                f"--port=127.0.0.1:{port}",
-                "--quiet",
-                "posix",
-                f"--sidecar={beside}",  # a folder of any file system, with or without extended attributes
-                folder / "buckets",
-            ],
+            [program, "--port=127.0.0.1:0", "--quiet", "posix", buckets],
             env={"ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret},
             stdout=log,
             stderr=log,
         )
         try:
+            port = wait_for("the gateway", lambda: _port_of(process))
+            environment = {
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+                "AWS_ACCESS_KEY_ID": access,
+                "AWS_SECRET_ACCESS_KEY": secret,
+                "AWS_REGION": "us-east-1",
+            }
             for name, value in environment.items():
                 monkeypatch.setenv(name, value)
             object_store._client.cache_clear()
@@ -112,9 +108,25 @@ def _answers(url: StoreUrl) -> bool:
     return True
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+def _need_attributes(folder: Path) -> None:
+    """Skip the test where the gateway cannot keep what belongs to an object with it."""
+    try:
+        os.setxattr(folder, "user.echobeam", b"")
+    except OSError:
+        pytest.skip("this file system has no extended attributes")
+
+
+def _port_of(process: "subprocess.Popen[bytes]") -> int | None:
+    """Find the port that a process listens on, as it does not say which it was given."""
+    if process.poll() is not None:
+        pytest.fail("the gateway ended")
+    opened = Path(f"/proc/{process.pid}/fd").iterdir()
+    sockets = {str(file.readlink()) for file in opened if file.is_symlink()}
+    for line in Path(f"/proc/{process.pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == _LISTENING and f"socket:[{fields[9]}]" in sockets:
+            return int(fields[1].partition(":")[2], 16)
+    return None
 
 
 class Relay:

@@ -74,8 +74,9 @@ def test_views_share_the_pool_and_what_a_rare_one_leaves_goes_to_the_others() ->
 def test_clips_that_the_archive_lacks_or_nobody_knows_are_counted(tmp_path: Path) -> None:
     clips = [clip(1), clip(2, "unknown"), clip(3)]
     rows = pa.Table.from_pylist([dataclasses.asdict(it) | {"rows": 600} for it in clips])
-    (tmp_path / "results" / "clips").mkdir(parents=True)
-    pq.write_table(rows, tmp_path / "results" / "clips" / "packed.parquet")
+    partition = tmp_path / "results" / "clips" / "study_year=2021" / "bucket=0a"
+    partition.mkdir(parents=True)
+    pq.write_table(rows, partition / "packed-all.parquet")
     for it in clips[:2]:
         it.file(tmp_path / "archive").parent.mkdir(parents=True)
         it.file(tmp_path / "archive").touch()
