@@ -41,7 +41,7 @@ check: install  ## everything CI runs
 	$(BIN)/pytest $(IN_TWO) --cov --cov-report=term:skip-covered
 
 bench: install  ## quick run of every benchmark
-	$(BIN)/python -m benchmarks.pipeline --quick
+	$(BIN)/python -m benchmarks.one_machine --quick
 	$(BIN)/python -m benchmarks.phantom --quick
 	$(BIN)/python -m benchmarks.receive --quick
 	$(BIN)/python -m benchmarks.fuzz --quick

@@ -15,11 +15,8 @@ PostgreSQL the transaction numbers given out.
 
 import argparse
 import json
-import os
 import shutil
 import struct
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -37,6 +34,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.sop_class import UltrasoundMultiFrameImageStorage
 
+from benchmarks.rounds import commit
+from benchmarks.services import announced, service, wait_until, write_configuration
 from dicom_listener.ledger import Ledger
 from tests.bright import BRIGHT, write_bright_registry
 from tests.postgres import find_programs, running_postgres
@@ -51,8 +50,6 @@ FRAMES: Final = 8
 QUIET_S: Final = 60.0
 SENDERS: Final = 8
 _LOOK_S: Final = 0.25
-_DEADLINE_S: Final = 900.0
-_ECHOBEAM: Final = (sys.executable, "-m", "beam_jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,22 +168,24 @@ def send(study: int, port: int) -> None:
 @contextmanager
 def running(root: Path, url: str, speed: float) -> Iterator[int]:
     """Run listener and worker on a folder; give the listener's port when both are ready."""
-    (root / "echobeam.toml").write_text(
-        f"[listener]\nquiet_period_s = {QUIET_S / speed}\nhousekeeping_s = {max(0.1, 5 / speed)}\n"
-        f'maximum_associations = 50\nmaximum_associations_per_peer = 50\nledger_url = "{url}"\n'
-        f'[worker]\npoll_s = 0.1\nledger_url = "{url}"\n[deid]\nocr = "off"\n',
-        encoding="utf-8",
+    write_configuration(
+        root,
+        {
+            "listener": (
+                f"quiet_period_s = {QUIET_S / speed}",
+                f"housekeeping_s = {max(0.1, 5 / speed)}",
+                "maximum_associations = 50",
+                "maximum_associations_per_peer = 50",
+                f'ledger_url = "{url}"',
+            ),
+            "worker": ("poll_s = 0.1", f'ledger_url = "{url}"'),
+            "deid": ('ocr = "off"',),
+        },
     )
     write_bright_registry(root / "models")
-    with ExitStack() as stack:
-        for verb, options in (("listen", ("--port", "0")), ("work", ())):
-            command = (*_ECHOBEAM, verb, "--root", str(root), "--http-port", "0", "--quiet", *options)
-            started = subprocess.Popen(command, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})  # noqa: S603
-            stack.callback(started.wait, _DEADLINE_S)
-            stack.callback(started.terminate)
-        announced = [root / "run" / "listener.json", root / "run" / "worker.json"]
-        _wait(lambda: all(path.exists() for path in announced), "listener and worker")
-        yield int(json.loads(announced[0].read_text())["dicom_port"])
+    with service("listen", root, "--port", "0"), service("work", root):
+        announced(root, "worker")
+        yield int(announced(root, "listener")["dicom_port"])
 
 
 def replay(database: str, url: str, root: Path, *, studies: int, speed: float, seed: int) -> Outcome:
@@ -213,7 +212,9 @@ def replay(database: str, url: str, root: Path, *, studies: int, speed: float, s
             pause.wait(max(0.0, due - time.monotonic()))
             sent.append(senders.submit(send_at, number, due))
         late_s = max(future.result() for future in sent)
-        _wait(lambda: ledger.counts_by_state()["done"] == studies, "every study")
+        wait_until(
+            lambda: ledger.counts_by_state()["done"] == studies, "every study", logs=root, look_s=_LOOK_S
+        )
         watch.close()
         records = ledger.list_studies(limit=studies)
         ledger.close()
@@ -237,14 +238,6 @@ def replay(database: str, url: str, root: Path, *, studies: int, speed: float, s
 
 def _spread(values: list[float]) -> tuple[float, float, float]:
     return float(np.median(values)), float(np.percentile(values, 95)), max(values)
-
-
-def _wait(happened: Callable[[], bool], what: str) -> None:
-    pause, until = threading.Event(), time.monotonic() + _DEADLINE_S
-    while not happened():
-        if time.monotonic() > until:
-            raise RuntimeError(f"waited {_DEADLINE_S:.0f} s in vain for {what}")
-        pause.wait(_LOOK_S)
 
 
 def measure(*, studies: int, speed: float, seed: int) -> list[Outcome]:
@@ -293,15 +286,9 @@ def _told(spread: tuple[float, float, float]) -> str:
 
 def write_report(path: Path, command: str, machine: str, outcomes: list[Outcome]) -> None:
     """Write the report."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # noqa: S607 - found on PATH
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
     what = (__doc__ or "").partition("\n\n    python")[0].strip()
     head = (
-        f"# Replay of a day\n\n{what}\n\nCommand: `{command}`\n\nCommit: {commit}. Machine: {machine}. "
+        f"# Replay of a day\n\n{what}\n\nCommand: `{command}`\n\nCommit: {commit()}. Machine: {machine}. "
         f"Senders, listener, worker and database share it. Synthetic studies of {INSTANCES} clips of "
         f"{FRAMES} frames, 60 x 80 pixels.\n\n"
     )
