@@ -22,8 +22,11 @@ from echo_models.experiments.few_labels_page import (
     write_page,
 )
 from echo_models.experiments.labels import ALL
+from echo_models.experiments.labels import NAME as LABELS
+from echo_models.experiments.lvh_gan import NAME as LVH_GAN
 from echo_models.experiments.methods import GAN, METHODS
 from echo_models.experiments.results import Result
+from echo_models.experiments.sites import NAME as SITES
 from echo_models.experiments.sites import ORACLE
 
 if TYPE_CHECKING:
@@ -36,11 +39,11 @@ _EPOCHS_SHOWN: Final = (1, 2, 3, 4, 13)
 """Of the generated frames, and the last (paper, Fig. 10)."""
 
 
-def write_labels_report(folder: Path, into: Path | None = None, *, command: str) -> Path:
-    """Write how accuracy grows with labels: a page, its picture, a copy of the results.
+def write_few_labels_report(folder: Path, into: Path | None = None, *, command: str) -> Path:
+    """Write a page, its pictures, and a copy of the results that it tells of.
 
     Args:
-        folder: of the results.
+        folder: of the results of `labels`, `lvh-gan` or `sites`.
         into: where they go; None for `<folder>/report`.
         command: that made them.
 
@@ -51,6 +54,12 @@ def write_labels_report(folder: Path, into: Path | None = None, *, command: str)
         TrainingError: if the folder has no results.
     """
     results, into = opened(folder, into)
+    title, blocks_of = _PAGES[results[0].experiment]
+    return write_page(into, title, results, command, blocks_of(results, into, folder))
+
+
+def _labels(results: list[Result], into: Path, _: Path) -> list[str]:
+    """Tell how accuracy grows with labels."""
     by_arm = {result.arm: result for result in results}
     counts = sorted({result.arm.rpartition("_")[2] for result in results}, key=_count)
     picture = into / "labels.png"
@@ -75,27 +84,11 @@ def write_labels_report(folder: Path, into: Path | None = None, *, command: str)
             cells += [] if prefix else [f"{_PAPER[count] / 100:.2f}"]
             lines.append(row_of([count, *cells]))
         lines.append("")
-    title = "How many labels a class it takes to name views (paper, Table 4 and Fig. 8)"
-    return write_page(
-        into, title, results, command, [picture_of(picture, "Accuracy by labels a class"), *lines]
-    )
+    return [picture_of(picture, "Accuracy by labels a class"), *lines]
 
 
-def write_lvh_gan_report(folder: Path, into: Path | None = None, *, command: str) -> Path:
-    """Write what each method comes to in hypertrophy, epoch by epoch, with generated frames.
-
-    Args:
-        folder: of the results.
-        into: where they go; None for `<folder>/report`.
-        command: that made them.
-
-    Returns:
-        The page.
-
-    Raises:
-        TrainingError: if the folder has no results.
-    """
-    results, into = opened(folder, into)
+def _lvh_gan(results: list[Result], into: Path, folder: Path) -> list[str]:
+    """Tell what each method comes to in hypertrophy, epoch by epoch, with generated frames."""
     names = ("accuracy", "f1", "sensitivity", "specificity", f"{THERE}accuracy", f"{THERE}f1")
     (_, home), (_, there) = exams_of(results[0])
     lines = heads_of(["method", *names[:4], f"accuracy on {there}", f"F1 on {there}", "s an epoch"])
@@ -110,25 +103,11 @@ def write_lvh_gan_report(folder: Path, into: Path | None = None, *, command: str
     gan = next((result for result in results if result.arm == GAN), None)
     if gan is not None:
         blocks += [*_confusion(gan), *_generated(folder, gan, into / "lvh-gan-generated.png")]
-    title = "Hypertrophy with unlabeled frames (paper, Fig. 9 and 10)"
-    return write_page(into, title, results, command, blocks)
+    return blocks
 
 
-def write_sites_report(folder: Path, into: Path | None = None, *, command: str) -> Path:
-    """Write what unlabeled frames of a site are worth there.
-
-    Args:
-        folder: of the results.
-        into: where they go; None for `<folder>/report`.
-        command: that made them.
-
-    Returns:
-        The page.
-
-    Raises:
-        TrainingError: if the folder has no results.
-    """
-    results, into = opened(folder, into)
+def _sites(results: list[Result], into: Path, _: Path) -> list[str]:
+    """Tell what unlabeled frames of a site are worth there."""
     sites = list(dict.fromkeys(result.data["plan"]["archive_site"] for result in results))
     arms = [*METHODS, ORACLE]
     by_arm = {result.arm: result for result in results}
@@ -158,8 +137,14 @@ def write_sites_report(folder: Path, into: Path | None = None, *, command: str) 
             best = best_of(adapted, THERE)
             cells = [cell(result, f"{THERE}accuracy", best), cell(result, f"{THERE}balanced_accuracy")]
             lines.append(row_of([site, title, *cells, cell(result, "accuracy")]))
-    title = "What a site gains from its own unlabeled frames"
-    return write_page(into, title, results, command, [*lines, ""])
+    return [*lines, ""]
+
+
+_PAGES: Final = {
+    LABELS: ("How many labels a class it takes to name views (paper, Table 4 and Fig. 8)", _labels),
+    LVH_GAN: ("Hypertrophy with unlabeled frames (paper, Fig. 9 and 10)", _lvh_gan),
+    SITES: ("What a site gains from its own unlabeled frames", _sites),
+}
 
 
 def _confusion(result: Result) -> list[str]:

@@ -143,11 +143,14 @@ def experiment(
                     click.echo(write_open_set_report(folder, report, command=command))
                     return
                 case "labels" | "lvh-gan" | "sites":
+                    from echo_models.experiments.few_labels_report import (  # noqa: PLC0415
+                        write_few_labels_report,
+                    )
+
                     chosen = {} if name == "sites" else {"site": site}
                     command += "".join(f" --site {it}" for it in chosen.values())
-                    compare, write = _with_few_labels(name)
-                    compare(setup, **chosen)
-                    click.echo(write(folder, report, command=command))
+                    _with_few_labels(name)(setup, **chosen)
+                    click.echo(write_few_labels_report(folder, report, command=command))
                     return
                 case _:
                     views = _bundle(root, "view", SIZES[size].preset)
@@ -158,17 +161,16 @@ def experiment(
         sys.exit(_FAILED)
 
 
-def _with_few_labels(name: str) -> tuple[Callable[..., None], Callable[..., Path]]:
-    """Find what runs an experiment with few labels, and what reports it."""
-    from echo_models.experiments import few_labels_report as reports  # noqa: PLC0415 - imports Keras
-    from echo_models.experiments.labels import compare_label_counts  # noqa: PLC0415
+def _with_few_labels(name: str) -> Callable[..., None]:
+    """Find what runs an experiment with few labels."""
+    from echo_models.experiments.labels import compare_label_counts  # noqa: PLC0415 - imports Keras
     from echo_models.experiments.lvh_gan import compare_hypertrophy_methods  # noqa: PLC0415
     from echo_models.experiments.sites import adapt_to_sites  # noqa: PLC0415
 
-    found: dict[str, tuple[Callable[..., None], Callable[..., Path]]] = {
-        "labels": (compare_label_counts, reports.write_labels_report),
-        "lvh-gan": (compare_hypertrophy_methods, reports.write_lvh_gan_report),
-        "sites": (adapt_to_sites, reports.write_sites_report),
+    found: dict[str, Callable[..., None]] = {
+        "labels": compare_label_counts,
+        "lvh-gan": compare_hypertrophy_methods,
+        "sites": adapt_to_sites,
     }
     return found[name]
 

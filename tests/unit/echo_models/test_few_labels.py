@@ -16,11 +16,7 @@ from echo_models.datasets import Known, LabeledFrames, Plan
 from echo_models.errors import TrainingError
 from echo_models.experiments import few_labels, labels, lvh_gan, methods, setups, sites
 from echo_models.experiments.few_labels import TOY, Budget, People
-from echo_models.experiments.few_labels_report import (
-    write_labels_report,
-    write_lvh_gan_report,
-    write_sites_report,
-)
+from echo_models.experiments.few_labels_report import write_few_labels_report
 from echo_models.experiments.methods import METHODS, draw_labels
 from echo_models.experiments.results import Result, read_results
 from echo_models.gan import GanSchedule
@@ -202,7 +198,7 @@ def test_the_page_of_labels_has_a_row_a_count_for_both_sites(
 ) -> None:
     labels.compare_label_counts(toy_setup(tmp_path), site="smooth")
     assert given
-    page = write_labels_report(tmp_path, command="echobeam experiment labels")
+    page = write_few_labels_report(tmp_path, command="echobeam experiment labels")
     text = page.read_text()
     for count in ("1", "5", "all"):
         assert text.count(f"\n| {count} | ") == 2
@@ -218,14 +214,14 @@ def test_the_page_of_hypertrophy_shows_generated_frames_by_epoch(
 ) -> None:
     lvh_gan.compare_hypertrophy_methods(toy_setup(tmp_path), site="smooth")
     assert given
-    assert "Generated" not in write_lvh_gan_report(tmp_path, command="-").read_text()
+    assert "Generated" not in write_few_labels_report(tmp_path, command="-").read_text()
     result = Result.read(tmp_path / "gan.json")
     grids = tmp_path / "work" / "checkpoints" / f"gan-{result.key}" / "gan_member_1_generated"
     from echo_models.gan.grids import save_grid  # noqa: PLC0415
 
     for epoch in (1, 6):
         save_grid(grids, epoch, np.zeros((4, 28, 28, 1), np.float32), 2)
-    page = write_lvh_gan_report(tmp_path, command="-")
+    page = write_few_labels_report(tmp_path, command="-")
     text = page.read_text()
     assert "lvh-gan-generated.png" in text
     for title in METHODS.values():
@@ -236,16 +232,15 @@ def test_the_page_of_hypertrophy_shows_generated_frames_by_epoch(
 def test_the_page_of_sites_names_each_site_and_method(tmp_path: Path, given: list[dict[str, Any]]) -> None:
     sites.adapt_to_sites(toy_setup(tmp_path))
     assert given
-    text = write_sites_report(tmp_path, tmp_path / "docs", command="-").read_text()
+    text = write_few_labels_report(tmp_path, tmp_path / "docs", command="-").read_text()
     for site in ("bedside", "smooth", "mirrored"):
         for title in (*METHODS.values(), "labels of the site itself"):
             assert f"\n| {site} | {title} | " in text
 
 
-@pytest.mark.parametrize("write", [write_labels_report, write_lvh_gan_report, write_sites_report])
-def test_a_folder_without_results_has_no_page(tmp_path: Path, write: Any) -> None:
+def test_a_folder_without_results_has_no_page(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="must hold results"):
-        write(tmp_path, command="-")
+        write_few_labels_report(tmp_path, command="-")
 
 
 @pytest.mark.parametrize("experiment", [labels, lvh_gan, sites])
