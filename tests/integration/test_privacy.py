@@ -23,6 +23,7 @@ from beam_jobs.errors import SetupError
 from beam_jobs.metrics import process_metrics
 from beam_jobs.pool import build_pool
 from beam_jobs.records import CollectedStudy
+from beam_jobs.result_files import Results
 from beam_jobs.selection import SelectionRules
 from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.staging import files_of_study
@@ -175,7 +176,7 @@ def test_a_quarantine_withdraws_what_an_older_revision_released(
     assert {row["outcome"] for row in place.audit(1)} == {"released"}
 
 
-def place_of(place: Place) -> tuple[Path, Path, Path]:
+def place_of(place: Place) -> tuple[Results, Path, Path]:
     return place.site.results, place.site.pool, place.site.archive
 
 
