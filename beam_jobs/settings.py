@@ -23,8 +23,19 @@ class WorkerSettings(SectionSettings):
     http_host: str = Field(default="127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
     http_port: Port = Field(default=9109, description="HTTP port; 0 takes a free one.")
     studies_per_batch: int = Field(default=8, ge=1, description="Most studies in one pipeline.")
-    batch_size: int = Field(default=64, ge=1, description="Most frames in one call of a network.")
-    threads: int = Field(default=0, ge=0, description="Threads of TensorFlow; 0 uses every core.")
+    batch_size: int = Field(
+        default=64,
+        ge=1,
+        description="Most frames in one call of a network; on a CPU 16 are the most. Tried out if not set.",
+    )
+    threads: int = Field(
+        default=0, ge=0, description="Threads of TensorFlow; 0 uses every core. Tried out if not set."
+    )
+    tune: bool = Field(
+        default=True,
+        description="Whether `threads` and `batch_size`, where not set, are tried out at the first start and "
+        "remembered.",
+    )
     lease_s: float = Field(
         default=300,
         ge=1,

@@ -8,6 +8,8 @@ from tests.postgres import emptied_ledger, ledger_url, postgres  # noqa: F401 - 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# A worker that a test starts would first try out for half a minute what is fastest here.
+os.environ.setdefault("ECHOBEAM_WORKER_TUNE", "false")
 
 # Warnings are errors; each exception has its reason.
 EXCUSED = (

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     help="Most studies that an engine holds at once; then claims wait.  [default: 32]",
 )
 @click.option(
-    "--batch-size", type=click.IntRange(1), help="Most frames in one call of a network.  [default: 64]"
+    "--batch-size", type=click.IntRange(1), help="Most frames in one call of a network.  [default: tried out]"
 )
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
 def work(
@@ -108,10 +108,10 @@ def work(
             batch_size=batch_size,
             beam_options=list(beam_options) or None,
         )
-        if settings.threads:  # read by TensorFlow when it is imported
-            os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["TF_NUM_INTEROP_THREADS"] = str(
-                settings.threads
-            )
+        from beam_jobs.tuning import tuned, use_threads
+
+        settings = tuned(settings)
+        use_threads(settings.threads)
         from beam_jobs.worker import Worker
 
         worker = Worker(
