@@ -132,10 +132,15 @@ def clip_rows(size: Size) -> Iterator[Row]:
 
         ways = {f"{length:,}": way(clips, length) for clips, length in size.clips}
         archives = [archive for archive, _ in ways.values()]
+
+        def receive() -> None:
+            for archive in archives:
+                archive.receive(1)
+
         costs = values_in_turn(
             {length: cost for length, (_, cost) in ways.items()},
             size.rounds,
-            before=lambda: [archive.receive(1) for archive in archives],
+            before=receive,
         )
         for archive in archives:
             archive.require_all_done()

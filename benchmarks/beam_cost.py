@@ -1,10 +1,10 @@
 """What Beam itself costs a frame: the pipeline, beside the same functions in a plain loop.
 
-The loop calls the very steps that the pipeline is wired of, one after another, in one thread; nothing is
-shuffled, encoded or bundled. Clips are tiny and the models nearly free, so that what is left over stands
-out; a frame is as large as ever once it is decoded. Beam's cost is the difference of the two within a round:
-on the wall clock, and in processor time of the whole process, which other programs on the machine disturb
-less.
+The loop calls the very steps that the pipeline is wired of, one after another, with the threads that decode
+ahead; nothing is shuffled, encoded or bundled. Clips are tiny and the models nearly free, so that what is
+left over stands out; a frame is as large as ever once it is decoded. Beam's cost is the difference of the
+two within a round: on the wall clock, and in processor time of the whole process, which other programs on
+the machine disturb less.
 
     python -m benchmarks.beam_cost [--quick] [--json]
 """
@@ -20,6 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from apache_beam.ml.inference.base import ModelHandler
 from apache_beam.pvalue import TaggedOutput
 
+from beam_jobs.batches import BatchPipeline
 from beam_jobs.claims import pseudonymize_claim
 from beam_jobs.deid import Pseudonymizer
 from beam_jobs.deid_settings import DeidSettings
@@ -40,7 +41,6 @@ from beam_jobs.transforms import (
     _WriteStudiesFn,
     collect,
 )
-from beam_jobs.worker import run_batch
 from benchmarks.archive import Archive, toy_archive
 from benchmarks.rounds import Aim, Row, Spread, in_turn, parser_of, quietly, tell
 
@@ -105,45 +105,52 @@ class PlainLoop:
             HypertrophyModelHandler(settings.models, batch_size=settings.batch_size),
         ]
         self._models = [(handler, handler.load_model()) for handler in handlers]
-        self._gathered = int(handlers[0].batch_elements_kwargs()["max_batch_size"])
 
     def __call__(self, claims: Sequence[StudyClaim]) -> None:
         """Process claimed studies."""
         by_claim: dict[str, list[PredictedChunk]] = {claim.claim_token: [] for claim in claims}
-        for gathered in self._gather(self._chunks(claims)):
-            predicted: Any = gathered
-            for handler, model in self._models:
-                predicted = handler.run_inference(predicted, model)
-            for chunk in predicted:
-                kept = keep_predictions(chunk, pool_frames_per_clip=self._pool_frames)
-                by_claim[kept.placement.claim_token].append(kept)
+        chunks: Iterator[Any] = self._chunks(claims)
+        for handler, model in self._models:
+            chunks = _predicted(chunks, handler, model)
+        for chunk in chunks:
+            kept = keep_predictions(chunk, pool_frames_per_clip=self._pool_frames)
+            by_claim[kept.placement.claim_token].append(kept)
         for records in by_claim.values():
             for study in self._write.process(collect(records)):
                 report_study(study)
 
     def close(self) -> None:
         """Let go of what the steps hold."""
+        self._flatten.teardown()
         self._write.teardown()
 
     def _chunks(self, claims: Sequence[StudyClaim]) -> Iterator[Chunk]:
+        self._flatten.start_bundle()
         for claim in claims:
             for placed in self._read.process(claim):
                 for clean in self._deidentify.process(_accepted(placed)):
-                    for chunk in self._flatten.process(_accepted(clean)):
-                        yield _accepted(chunk)
+                    yield from map(_accepted, self._flatten.process(_accepted(clean)))
+        for windowed in self._flatten.finish_bundle():
+            yield _accepted(windowed).value
 
-    def _gather(self, chunks: Iterator[Chunk]) -> Iterator[list[Chunk]]:
-        """Gather chunks as the pipeline does."""
-        gathered: list[Chunk] = []
-        frames = 0
-        for chunk in chunks:
-            if gathered and frames + len(chunk.frames) > self._gathered:
-                yield gathered
-                gathered, frames = [], 0
-            gathered.append(chunk)
-            frames += len(chunk.frames)
-        if gathered:
-            yield gathered
+
+def _predicted(chunks: Iterator[Any], handler: ModelHandler, model: Any) -> Iterator[Any]:
+    """Ask a model about chunks, gathered as Beam gathers them for it."""
+    rule = handler.batch_elements_kwargs()
+    size_of, most = rule["element_size_fn"], rule["max_batch_size"]
+    gathered: list[Any] = []
+    size = 0
+    for chunk in chunks:
+        if gathered and size + size_of(chunk) > most:
+            yield from handler.run_inference(gathered, model)
+            gathered, size = [], 0
+        gathered.append(chunk)
+        size += size_of(chunk)
+        if size >= most:
+            yield from handler.run_inference(gathered, model)
+            gathered, size = [], 0
+    if gathered:
+        yield from handler.run_inference(gathered, model)
 
 
 def _accepted(record: Any) -> Any:
@@ -156,7 +163,7 @@ def costs(archive: Archive, size: Size, clock: Callable[[], float]) -> tuple[lis
     """Run pipeline and loop in turn; give the difference of each round, and the loop's, in seconds."""
     settings, deid = archive.settings, DeidSettings(root=archive.settings.root)
     pseudonymizer = Pseudonymizer.from_key_file(settings.key_file)
-    loop = PlainLoop(archive)
+    loop, pipeline = PlainLoop(archive), BatchPipeline(settings, deid)
 
     def claim() -> list[StudyClaim]:
         claimed = archive.ledger.claim_studies(
@@ -165,7 +172,7 @@ def costs(archive: Archive, size: Size, clock: Callable[[], float]) -> tuple[lis
         return [pseudonymize_claim(study, pseudonymizer) for study in claimed]
 
     times = in_turn(
-        {"pipeline": lambda: run_batch(claim(), settings, deid), "loop": lambda: loop(claim())},
+        {"pipeline": lambda: pipeline.run(claim()), "loop": lambda: loop(claim())},
         size.rounds,
         before=lambda: archive.receive(2 * size.studies),
         clock=clock,

@@ -67,7 +67,8 @@ def layer_flops(layer: keras.Layer) -> int:
     """
     is_transposed = isinstance(layer, layers.Conv2DTranspose)
     (_, *places, _) = _shape(layer.input if is_transposed else layer.output)
-    return 2 * prod(places) * prod(layer.kernel.shape)
+    kernel: Sequence[int] = layer.kernel.shape
+    return 2 * prod(places) * prod(kernel)
 
 
 def gan_step_flops(generator: keras.Model, discriminator: keras.Model) -> int:

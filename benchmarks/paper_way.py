@@ -149,7 +149,8 @@ def same_views(chunks: Sequence[Chunk], fov: Bundle, view: Bundle) -> npt.NDArra
         )
         for sampled in (SAMPLED, None)
     )
-    return once == each
+    same: npt.NDArray[np.bool_] = once == each
+    return same
 
 
 def view_rows(size: Size) -> Iterator[Row]:

@@ -111,7 +111,7 @@ def layers_alone(models: list[keras.Model], batch_size: int) -> tuple[Callable[[
     chosen = [layer for model in models for layer in kernel_layers(model)]
     inputs = [tf.random.normal((batch_size, *layer.input.shape[1:])) for layer in chosen]
 
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function
     def run() -> list[Any]:
         results = []
         for layer, given in zip(chosen, inputs, strict=True):
