@@ -209,6 +209,7 @@ def _services(root: Path) -> Iterator[_Services]:
         "ECHOBEAM_LISTENER_HTTP_PORT": "0",
         "ECHOBEAM_LISTENER_QUIET_PERIOD_S": str(QUIET_PERIOD_S),
         "ECHOBEAM_WORKER_HTTP_PORT": "0",
+        "ECHOBEAM_WORKER_TUNE": "false",  # it would take as long as the demo
     }
     command = [sys.executable, "-m", "beam_jobs", "up", "--json", "--root", str(root)]
     with (
