@@ -67,7 +67,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def _serving(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Run the gateway over a folder for the block, reached by the environment of this process."""
     buckets = folder / "buckets"
     buckets.joinpath(BUCKET).mkdir(parents=True)
@@ -98,6 +98,13 @@ def serving(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
             process.kill()
             process.wait(DEADLINE_S)
             object_store._client.cache_clear()
+
+
+@pytest.fixture(name="server")
+def s3_server(gateway_program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Run the gateway for one test."""
+    with _serving(gateway_program, tmp_path / "store", monkeypatch) as server:
+        yield server
 
 
 def _answers(url: StoreUrl) -> bool:
@@ -185,3 +192,17 @@ def _pass_all(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(_CHUNK_BYTES):
             target.sendall(data)
+
+
+class FirstUpload:
+    """Names the first upload of a table, and no later one."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._is_seen = False
+
+    def __call__(self, request: str) -> bool:
+        if self._is_seen or not request.startswith("PUT ") or f"/{self._table}/" not in request:
+            return False
+        self._is_seen = True
+        return True
