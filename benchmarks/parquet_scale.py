@@ -35,8 +35,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_jobs.compaction import CompactionRules, compact
-from beam_jobs.schemas import A4C_SCHEMA, CLIPS_SCHEMA, FRAMES_SCHEMA, STUDIES_SCHEMA
 from beam_jobs.result_files import bucket_of
+from beam_jobs.schemas import A4C_SCHEMA, CLIPS_SCHEMA, FRAMES_SCHEMA, STUDIES_SCHEMA
 from beam_jobs.staging import staged
 from beam_jobs.tables import StudyTables
 from echo_models.views import VIEWS

@@ -34,8 +34,8 @@ from beam_jobs.pooling.references import DTYPE, FRAME_BYTES, References
 from beam_jobs.pooling.rules import PoolRules
 from beam_jobs.pooling.steps import FindLimits, KeepDistinct, KeepUnderCaps, KeepWithinLimits
 from beam_jobs.quiet_beam import quiet_beam
-from beam_jobs.schemas import A4C_SCHEMA
 from beam_jobs.result_files import bucket_of
+from beam_jobs.schemas import A4C_SCHEMA
 from echo_models.datasets import Plan, render
 from echo_models.preprocessing import apply_mask
 from echo_models.views import A4C

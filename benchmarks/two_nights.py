@@ -30,10 +30,10 @@ import pyarrow.parquet as pq
 
 from beam_jobs.labeled_sets import CLASSES
 from beam_jobs.quiet_beam import quiet_beam
+from beam_jobs.result_files import bucket_of
 from beam_jobs.retrain import Night, retrain
 from beam_jobs.retrain_settings import RetrainSettings
 from beam_jobs.schemas import A4C_SCHEMA
-from beam_jobs.result_files import bucket_of
 from dicom_listener.log import configure_logging
 from dicom_listener.settings import load_section
 from echo_models.bundle import write_bundle

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_jobs.records import FRAME_COLUMNS, FRAME_ROWS
+from beam_jobs.result_files import bucket_of
 from beam_jobs.schemas import A4C_SCHEMA
 from beam_jobs.selection import Candidate, pixel_digest
-from beam_jobs.result_files import bucket_of
 
 
 def key(name: str) -> str:

@@ -19,9 +19,9 @@ from beam_jobs.pooling import reading
 from beam_jobs.pooling.references import FRAME_BYTES
 from beam_jobs.pooling.rules import PoolRules, Rule
 from beam_jobs.pooling.shards import WrittenShard, write_shard
+from beam_jobs.result_files import bucket_of
 from beam_jobs.schemas import A4C_SCHEMA
 from beam_jobs.selection import SelectionRules
-from beam_jobs.result_files import bucket_of
 from echo_models.labels import Label, write_labels
 from tests.pool_archive import StoredFrame, key, write_archive
 from tests.pool_oracle import plain_pool

@@ -27,8 +27,8 @@ from beam_jobs.compaction import (
 from beam_jobs.erase import no_night
 from beam_jobs.packed import is_packed
 from beam_jobs.query import run_query
-from beam_jobs.schemas import AUDIT_SCHEMA
 from beam_jobs.result_files import bucket_of
+from beam_jobs.schemas import AUDIT_SCHEMA
 from beam_jobs.staging import LOCKS, files_of_study, remove_released, staged
 from beam_jobs.tables import build_tables
 from tests.unit.beam_jobs.predictions import chunk, dated, placement, rejection, study
