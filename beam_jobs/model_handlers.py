@@ -34,8 +34,10 @@ from beam_jobs.records import (
 from echo_models.bundle import Bundle, frames_per_call, load_bundle_cached
 from echo_models.registry import Registry
 
-WAITING_CALLS: Final = 64
-"""Frames that may wait for one step, in calls of a network: on a CPU some 20 MB."""
+WAITING_FRAMES: Final = 1024
+"""Frames that may wait for one step, some 20 MB; where calls are large, those of `WAITING_CALLS`."""
+
+WAITING_CALLS: Final = 16
 
 
 class _BundleModelHandler(ModelHandler):
@@ -63,10 +65,10 @@ class _BundleModelHandler(ModelHandler):
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
         """Let `BatchElements` gather chunks until their network has enough to do, or too many wait."""
         call = frames_per_call(self._batch_size)
-        most = self.calls * call
+        most, waiting = self.calls * call, max(WAITING_FRAMES, WAITING_CALLS * call)
 
         def size(chunk: Any) -> int:
-            share = -(-len(chunk.frames) * most // (WAITING_CALLS * call))
+            share = -(-len(chunk.frames) * most // waiting)
             # Beam would put an empty batch before a chunk larger than a whole one.
             return min(max(self.asked(chunk), share), most)
 

@@ -73,7 +73,7 @@ class Ocr:
     def __init__(self, program: str, *, timeout_s: float = _TIMEOUT_S, stays: bool = True) -> None:
         self._command = (program, "--psm", _SPARSE_TEXT, "-l", "eng", "tsv")
         self._timeout_s = timeout_s
-        self._may_stay = stays
+        self._may_stay, self._has_stayed = stays, False
         self._idle: list[ResidentTesseract] = []
         weakref.finalize(self, _close_all, self._idle)
 
@@ -107,9 +107,10 @@ class Ocr:
         try:
             lines = resident.read(file, timeout_s=self._timeout_s)
         except OSError:
-            self._may_stay = resident.pictures > 0  # a program that never answered never will
+            self._may_stay = self._has_stayed  # a program that never answered never will
             resident.close()
             return None
+        self._has_stayed = True
         if resident.pictures < _PICTURES_OF_A_PROCESS:
             self._idle.append(resident)
         else:

@@ -16,7 +16,8 @@ import pytest
 import structlog
 from prometheus_client import generate_latest
 
-from beam_jobs import inference, model_handlers
+from beam_jobs import inference, model_handlers, transforms
+from beam_jobs.ahead import Ahead
 from beam_jobs.claims import pseudonymize_claim
 from beam_jobs.deid import Pseudonymizer, deidentify_instance, read_instance
 from beam_jobs.deid.ocr import OcrMode
@@ -219,6 +220,47 @@ def test_one_batch_or_many_give_the_same_bytes(tmp_path: Path, models: Path) -> 
         site.work(studies_per_batch=size)
         sites.append(site.files())
     assert sites[0]
+    assert sites[0] == sites[1]
+
+
+class InTurn:
+    """Does nothing ahead, in the place of `beam_jobs.ahead.Ahead`."""
+
+    def __init__(self, **_: int) -> None:
+        pass
+
+    def add(self, items: Iterator[Any], *, weight: int) -> Iterator[Any]:
+        yield from items
+
+    def rest(self) -> Iterator[Any]:
+        return iter(())
+
+    def drop(self) -> None:
+        pass
+
+    close = drop
+
+
+def test_decoding_ahead_changes_no_byte(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transforms, "FRAMES_AHEAD", 40)  # two clips of few frames: more must wait
+    sites = []
+    for name, ahead in (("ahead", Ahead), ("in turn", InTurn)):
+        monkeypatch.setattr(transforms, "Ahead", ahead)
+        (tmp_path / name).mkdir()
+        site = Site(tmp_path / name, models)
+        for number in range(3):
+            cut_off = clip(number, 3, frames=5)
+            site.receive(
+                *study_of_two_clips(number),
+                Sent(number, 3, cut_off.content[:-9000]),
+                clip(number, 4, frames=30),
+            )
+        site.work()
+        assert site.counts() == {"done": 3}
+        assert len(site.rows("rejections")) == 3
+        sites.append(site.files())
     assert sites[0] == sites[1]
 
 

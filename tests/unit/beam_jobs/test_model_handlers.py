@@ -8,7 +8,7 @@ import pytest
 
 from beam_jobs.inference import a4c_indexes
 from beam_jobs.model_handlers import (
-    WAITING_CALLS,
+    WAITING_FRAMES,
     FieldOfViewModelHandler,
     HypertrophyModelHandler,
     LeftVentricleModelHandler,
@@ -79,8 +79,8 @@ def test_a_network_that_is_asked_about_few_frames_waits_for_a_full_call() -> Non
 def test_what_a_network_is_not_asked_about_does_not_wait_without_end() -> None:
     handler = LeftVentricleModelHandler(Path("m"), batch_size=4)
     kwargs = handler.batch_elements_kwargs()
-    size, waiting = kwargs["element_size_fn"], WAITING_CALLS * 4
-    nothing_asked = [classified(frames=16, view="plax")] * (waiting // 16)
+    size = kwargs["element_size_fn"]
+    nothing_asked = [classified(frames=32, view="plax")] * (WAITING_FRAMES // 32)
     assert sum(map(size, nothing_asked)) == kwargs["max_batch_size"]
     assert size(classified(frames=16, view="a4c")) == 16
 

@@ -25,5 +25,16 @@ def test_a_step_that_fails_says_where_and_not_what_it_read() -> None:
     assert "ValueError" in describe_failure(caught.value)
 
 
+@telling_no_values
+class _FailAtTheEndFn(beam.DoFn):
+    def finish_bundle(self) -> Iterator[str]:
+        yield from map(str, [int(MARK)])
+
+
+def test_a_step_that_fails_at_the_end_of_a_bundle_says_no_more() -> None:
+    with pytest.raises(StepError, match=r"^ValueError at .*test_quiet_beam.py:\d+$"):
+        list(_FailAtTheEndFn().finish_bundle())
+
+
 def test_a_step_that_does_not_fail_is_as_it_was() -> None:
     assert list(_FailFn().process("a", suffix="b")) == ["ab"]
