@@ -76,7 +76,8 @@ def gan_step_flops(generator: keras.Model, discriminator: keras.Model) -> int:
 
     The discriminator learns from a labeled, an unlabeled and a generated frame, which the generator only
     draws. The generator learns from another one, through the discriminator, compared with the features of
-    the unlabeled frame (`echo_models.gan.step`).
+    the unlabeled frame (`echo_models.gan.step`). The heads are counted in each pass, though the generator's
+    loss does not look at them: fewer than one operation in a thousand.
     """
     drawn, seen = flops_of(generator), flops_of(discriminator)
     of_discriminator = drawn.forward + 3 * seen.learning
