@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.postgres import emptied_ledger, ledger_url, postgres  # noqa: F401 - fixtures
+from tests.postgres import emptied_ledger, empty_url, ledger_url, postgres  # noqa: F401 - fixtures
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")

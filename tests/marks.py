@@ -5,6 +5,10 @@ from typing import Any, Final
 
 from pydicom import DataElement, Dataset, Sequence, config
 from pydicom.datadict import dictionary_VR
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+
+from beam_jobs.deid.quiet import quiet_pydicom
 
 WORD: Final = "ZZMARK"
 NUMBER: Final = 19670809
@@ -67,3 +71,12 @@ def vr_of(tag: int) -> str:
 def find_marks(data: bytes) -> list[bytes]:
     """List the marks in bytes."""
     return [mark for mark in TELLING if mark in data]
+
+
+def encoded(ds: Dataset) -> bytes:
+    """Give a dataset as a file has it, explicit little endian, to look for marks in."""
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    with quiet_pydicom():
+        write_dataset(buffer, ds)
+    return buffer.getvalue()

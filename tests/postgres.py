@@ -182,3 +182,12 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/ledger.sqlite"
     empty: Callable[[], str] = request.getfixturevalue("emptied_ledger")
     return empty()
+
+
+@pytest.fixture(params=BACK_ENDS)
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Give the URL of a database without a table, on each back-end in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger.sqlite"
+    cluster: Cluster = request.getfixturevalue("postgres")
+    return cluster.make_database()

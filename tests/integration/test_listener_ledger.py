@@ -15,7 +15,7 @@ from dicom_listener.ledger import Ledger, StudyState
 from dicom_listener.service.listener import Listener
 from dicom_listener.settings import ListenerSettings
 from tests.integration.listener_peers import associate, store
-from tests.postgres import BACK_ENDS, Cluster, find_programs, running_postgres
+from tests.postgres import find_programs, running_postgres
 from tests.programs import DEADLINE_S
 from tests.unit.dicom_listener.instances import make_dataset
 
@@ -68,14 +68,6 @@ while True:
         break
 print(json.dumps(committed))
 """
-
-
-@pytest.fixture(params=BACK_ENDS)
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/ledger.sqlite"
-    cluster: Cluster = request.getfixturevalue("postgres")
-    return cluster.make_database()
 
 
 @pytest.fixture

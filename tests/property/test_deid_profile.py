@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from pydicom import Dataset, Sequence
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.dataelem import RawDataElement
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
 from pydicom.tag import BaseTag, Tag
 
 from beam_jobs.deid import RejectedError
@@ -24,6 +22,7 @@ from beam_jobs.deid.profile.table import ALLOW_LIST_FILE, attribute_rules, read_
 from beam_jobs.deid.quiet import quiet_pydicom
 from tests import marks
 from tests.made_files import PLACEMENT, PSEUDONYMIZER, header
+from tests.marks import encoded
 
 OPTIONS = st.builds(
     DeidOptions,
@@ -57,14 +56,6 @@ NAMED = [
 PRIVATE = [0x00091001, 0x200D1001, 0x7FE11010, 0x00290010]
 VRS = [vr for vr in marks.VALUES if vr not in {"AT", "AS", "TM"}]
 QUICK = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def encoded(ds: Dataset) -> bytes:
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    with quiet_pydicom():
-        write_dataset(buffer, ds)
-    return buffer.getvalue()
 
 
 def bytes_of(vr: str) -> bytes:

@@ -14,8 +14,7 @@ from pydicom import Dataset, Sequence
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import dcmwrite, write_dataset
+from pydicom.filewriter import dcmwrite
 from pydicom.tag import Tag
 from pydicom.uid import (
     ComprehensiveSRStorage,
@@ -39,6 +38,7 @@ from beam_jobs.deid.quiet import quiet_pydicom
 from beam_jobs.records import Reason
 from tests import marks
 from tests.made_files import PLACEMENT, PSEUDONYMIZER, as_bytes, header, region
+from tests.marks import encoded
 from tests.real_files import IDENTIFYING_KEYWORDS, REAL_FILES, real_file
 
 SHIFT = timedelta(PSEUDONYMIZER.day_shift(PLACEMENT.subject_key))
@@ -59,14 +59,6 @@ def run(ds: Dataset, *, pixels_cleaned: bool = False, **options: Any) -> Deident
 
 def clean(ds: Dataset, **options: Any) -> Dataset:
     return run(ds, **options).ds
-
-
-def encoded(ds: Dataset) -> bytes:
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    with quiet_pydicom():
-        write_dataset(buffer, ds)
-    return buffer.getvalue()
 
 
 def action_of(actions: Iterable[Action], keyword: str) -> Action:

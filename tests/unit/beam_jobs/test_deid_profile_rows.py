@@ -8,14 +8,13 @@ from typing import Any
 import pydicom
 import pytest
 from pydicom import DataElement, Dataset, Sequence
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
 
 from beam_jobs.deid.profile import DeidOptions, deidentify_dataset
 from beam_jobs.deid.profile.table import PRIVATE, AttributeRule, attribute_rules
 from beam_jobs.deid.quiet import quiet_pydicom
 from tests import marks
 from tests.made_files import PLACEMENT, PSEUDONYMIZER, header
+from tests.marks import encoded
 
 RULES = attribute_rules()
 BASIC = DeidOptions(
@@ -75,14 +74,6 @@ def as_read(ds: Dataset) -> Dataset:
     """Give a dataset as it comes out of a file: elements that nothing has looked at."""
     with quiet_pydicom():
         return pydicom.filereader.read_dataset(BytesIO(encoded(ds)), False, True)
-
-
-def encoded(ds: Dataset) -> bytes:
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    with quiet_pydicom():
-        write_dataset(buffer, ds)
-    return buffer.getvalue()
 
 
 def outcome(new: DataElement | None, old: Any) -> str:

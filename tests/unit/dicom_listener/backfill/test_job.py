@@ -87,13 +87,6 @@ class Archive:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
-    yield ledger
-    ledger.close()
-
-
-@pytest.fixture
 def archive(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Archive:
     archive = Archive(ledger, {"1.1": 2, "1.2": 3, "1.3": None}, {"a": ["1.1", "1.2"], "b": ["1.2", "1.3"]})
     monkeypatch.setattr(job_module, "find_studies", archive.find)

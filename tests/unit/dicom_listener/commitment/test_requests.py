@@ -1,6 +1,3 @@
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from pydicom.sequence import Sequence
 
@@ -14,18 +11,6 @@ from dicom_listener.spool.writing import Spool
 from tests.unit.dicom_listener.commitments import US, keep, references
 
 PET = "1.2.840.10008.5.1.4.1.1.128"
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
-    yield ledger
-    ledger.close()
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "spool")
 
 
 def verify(ledger: Ledger, spool: Spool, *wanted: Reference) -> list[int | None]:

@@ -1,7 +1,6 @@
 """One SOP Instance UID and two contents: what goes to work, what is kept, what is told."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -27,13 +26,6 @@ from tests.unit.dicom_listener.instances import (
 )
 
 Open = Callable[[ConflictPolicy], Ledger]
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = Spool(tmp_path / "spool")
-    with spool.receiving():
-        yield spool
 
 
 @pytest.fixture

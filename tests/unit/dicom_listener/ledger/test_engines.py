@@ -1,20 +1,9 @@
-from collections.abc import Iterator
-
-import pytest
-
 from dicom_listener.ledger import ClaimedStudy, HeldClaim, Ledger, StudyState
 from dicom_listener.ledger.completion import CompletionRule
 from dicom_listener.ledger.engines import WORKER_DIED
 from tests.unit.dicom_listener.instances import make_received
 
 RULE = CompletionRule(quiet_period_s=60, max_age_s=3600)
-
-
-@pytest.fixture
-def ledger(ledger_url: str) -> Iterator[Ledger]:
-    ledger = Ledger(ledger_url)
-    yield ledger
-    ledger.close()
 
 
 def complete(ledger: Ledger, *studies: str) -> None:

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -13,13 +12,6 @@ from dicom_listener.ledger.completion import CompletionRule
 from tests.unit.dicom_listener.instances import make_received
 
 RULE = CompletionRule(quiet_period_s=60, max_age_s=3600)
-
-
-@pytest.fixture
-def ledger(ledger_url: str) -> Iterator[Ledger]:
-    ledger = Ledger(ledger_url)
-    yield ledger
-    ledger.close()
 
 
 def receive(

@@ -1,8 +1,3 @@
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from dicom_listener.ledger import Ledger, StudyState
 from dicom_listener.ledger.completion import CompletionRule
 from dicom_listener.peers.evidence_ledger import EvidenceLedger, Patience
@@ -10,13 +5,6 @@ from tests.unit.dicom_listener.instances import make_received
 
 PATIENCE = Patience(after_s=10, pause_s=15, longest_pause_s=40)
 RULE = CompletionRule(quiet_period_s=60, max_age_s=3600)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.sqlite")
-    yield ledger
-    ledger.close()
 
 
 def receive(ledger: Ledger, number: int, *, now: float, study: str = "1.2.3", hold: float = 0) -> None:

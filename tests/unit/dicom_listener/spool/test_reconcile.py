@@ -1,14 +1,13 @@
 """Spool and ledger after a crash: what has no row, what has no file, what comes back."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from dicom_listener.ledger import ConflictPolicy, FileState, Ledger, RecordOutcome, StudyState
+from dicom_listener.ledger import FileState, Ledger, RecordOutcome, StudyState
 from dicom_listener.ledger.completion import CompletionRule
 from dicom_listener.spool.metrics import KeepingMetrics, LostFilesCollector
 from dicom_listener.spool.reconcile import ReconcileReport, reconcile
@@ -20,20 +19,6 @@ from tests.unit.dicom_listener.instances import (
     receive_instance,
     spool_instance,
 )
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = Spool(tmp_path / "spool")
-    with spool.receiving():
-        yield spool
-
-
-@pytest.fixture
-def ledger(ledger_url: str, spool: Spool) -> Iterator[Ledger]:
-    ledger = Ledger(ledger_url, spool=spool.root, conflict_policy=ConflictPolicy.REPLACE)
-    yield ledger
-    ledger.close()
 
 
 def differences(spool: Spool, ledger: Ledger, *, now: float = 100) -> dict[str, int]:

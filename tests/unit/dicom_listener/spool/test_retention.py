@@ -1,13 +1,12 @@
 """What may be deleted from the spool, what may not, and what happens when it comes again."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from dicom_listener.ledger import ConflictPolicy, FileState, Ledger, RecordOutcome, StudyState
+from dicom_listener.ledger import FileState, Ledger, RecordOutcome, StudyState
 from dicom_listener.ledger.arrivals import SpoolFiles
 from dicom_listener.ledger.completion import CompletionRule
 from dicom_listener.ledger.database.schema import commitment_instances, commitments
@@ -21,20 +20,6 @@ from tests.unit.dicom_listener.instances import finish_studies, receive_instance
 
 NOW = 100 * DAY_S
 A_MONTH = RetentionRule(older_than_s=30 * DAY_S)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = Spool(tmp_path / "spool")
-    with spool.receiving():
-        yield spool
-
-
-@pytest.fixture
-def ledger(ledger_url: str, spool: Spool) -> Iterator[Ledger]:
-    ledger = Ledger(ledger_url, spool=spool.root, conflict_policy=ConflictPolicy.REPLACE)
-    yield ledger
-    ledger.close()
 
 
 def done(spool: Spool, ledger: Ledger, study: str = "1.2.3", *, at: float, instances: int = 2) -> None:

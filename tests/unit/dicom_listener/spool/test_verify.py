@@ -1,27 +1,9 @@
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-from dicom_listener.ledger import ConflictPolicy, FileState, Ledger, StudyState
+from dicom_listener.ledger import FileState, Ledger, StudyState
 from dicom_listener.spool.verify import VerifyReport, contents_of_spool, verify
 from dicom_listener.spool.writing import Spool
 from tests.unit.dicom_listener.instances import finish_studies, receive_instance
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = Spool(tmp_path / "spool")
-    with spool.receiving():
-        yield spool
-
-
-@pytest.fixture
-def ledger(ledger_url: str, spool: Spool) -> Iterator[Ledger]:
-    ledger = Ledger(ledger_url, spool=spool.root, conflict_policy=ConflictPolicy.REPLACE)
-    yield ledger
-    ledger.close()
 
 
 def look(spool: Spool, ledger: Ledger) -> VerifyReport:

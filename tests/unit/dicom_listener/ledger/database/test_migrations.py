@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -12,7 +11,6 @@ from dicom_listener.ledger import ConflictKind, Ledger, RecordOutcome, StudyStat
 from dicom_listener.ledger.completion import CompletionRule
 from dicom_listener.ledger.database.migrations import _STEPS, LATEST
 from dicom_listener.ledger.database.schema import ledger_version, metadata
-from tests.postgres import BACK_ENDS, Cluster
 from tests.unit.dicom_listener.instances import make_received
 
 # What SQLAlchemy emitted for version 1. Both databases understand it; only the key of conflicts differs.
@@ -56,15 +54,6 @@ INSERT INTO holds VALUES ('a', '1.2.4', 37)
 """
 
 Connect = Callable[[], sa.Engine]
-
-
-@pytest.fixture(params=BACK_ENDS)
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Give the URL of a database without a table, on each back-end in turn."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/ledger.sqlite"
-    cluster: Cluster = request.getfixturevalue("postgres")
-    return cluster.make_database()
 
 
 @pytest.fixture

@@ -15,13 +15,6 @@ from tests.programs import DEADLINE_S
 from tests.unit.dicom_listener.instances import make_received
 
 
-@pytest.fixture
-def ledger(ledger_url: str) -> Iterator[Ledger]:
-    ledger = Ledger(ledger_url)
-    yield ledger
-    ledger.close()
-
-
 def receive(ledger: Ledger, study: str = "1.2.3", number: int = 1, patient_id: str = "P1") -> RecordOutcome:
     received = make_received(study, number, patient_id=patient_id)
     return ledger.record_instance(received, association="a", hold_until=0, now=0)
