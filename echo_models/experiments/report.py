@@ -15,6 +15,9 @@ TITLES: Final = {
     "views": "Networks that name the view (paper, Table 2 and Fig. 5)",
     "lvh": "Hypertrophy with and without segmentation (paper, Table 3 and Fig. 7)",
 }
+_SECONDS: Final = """\
+Seconds an epoch and frames a second are of one machine, which may have done other work: they compare the arms
+at best."""
 CAPTION: Final = "Synthetic frames of the phantom; 95 % intervals by bootstrap over test subjects."
 
 
@@ -56,8 +59,9 @@ def write_report(folder: Path, into: Path | None = None, *, command: str, absent
                 "",
                 *table(results),
                 "",
-                *[f"Not run: {name}, because no file of ImageNet weights was given." for name in absent],
-                *([""] if absent else []),
+                _SECONDS,
+                "",
+                *_not_run(absent),
                 f"![Accuracy of each arm]({bars.name})",
                 "",
                 f"{CAPTION}",
@@ -73,6 +77,12 @@ def write_report(folder: Path, into: Path | None = None, *, command: str, absent
         encoding="utf-8",
     )
     return page
+
+
+def _not_run(absent: Sequence[str]) -> list[str]:
+    if not absent:
+        return []
+    return [f"Not run, because no file of ImageNet weights was given: {', '.join(absent)}.", ""]
 
 
 def copy_results(folder: Path, into: Path) -> None:

@@ -72,7 +72,7 @@ SIZES: Final = {
         sharp=replace(_SHARP_SMALL, cnn_filters=(2, 2, 2, 2)),
         transfer_frames=16,
     ),
-    # Five to twenty minutes each of two cores.
+    # Ten minutes of two cores each, `resolution` an hour.
     "small": Size(
         preset="small",
         resolution_subjects=120,

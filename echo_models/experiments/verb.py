@@ -40,7 +40,7 @@ NAMES: Final = ("resolution", "views", "lvh", "severity", "labels", "lvh-gan", "
     type=click.Choice(("toy", "small", "medium", "paper")),
     default="small",
     show_default=True,
-    help="toy: to see that it works; small: minutes of two cores; medium: hours; paper: wants a GPU.",
+    help="toy: to see that it works; small: up to an hour of two cores; medium: hours; paper: wants a GPU.",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything random."

@@ -117,7 +117,7 @@ def test_a_report_has_every_arm_its_note_and_what_was_not_run(tmp_path: Path) ->
     shelf.keep(result_of("plain", right=2, note="by hand"))
     page = write_report(tmp_path, command="echobeam experiment views", absent=["vgg16"]).read_text()
     assert page.index("arm plain (by hand)") < page.index("arm masked")
-    assert "Not run: vgg16" in page
+    assert "weights was given: vgg16." in page
     assert "synthetic" in page.lower()
     assert "1.000" in page
     for picture in ("views-accuracy.png", "views-confusion.png"):
