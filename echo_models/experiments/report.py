@@ -61,6 +61,7 @@ def write_report(folder: Path, into: Path | None = None, *, command: str, absent
                 "",
                 _SECONDS,
                 "",
+                *_unsettled(results),
                 *_not_run(absent),
                 f"![Accuracy of each arm]({bars.name})",
                 "",
@@ -77,6 +78,22 @@ def write_report(folder: Path, into: Path | None = None, *, command: str, absent
         encoding="utf-8",
     )
     return page
+
+
+def _unsettled(results: Sequence[Result]) -> list[str]:
+    """Name the arms that a longer schedule would have taken further."""
+    learning = []
+    for result in results:
+        last = [entry for entry in result.log if entry["stage"] == result.log[-1]["stage"]]
+        losses = [entry["validation_loss"] for entry in last if "validation_loss" in entry]
+        if losses and losses[-1] <= min(losses):
+            learning.append(result.title)
+    if not learning:
+        return []
+    return [
+        f"Still learning when the schedule ended (validation loss at its lowest): {', '.join(learning)}.",
+        "",
+    ]
 
 
 def _not_run(absent: Sequence[str]) -> list[str]:

@@ -111,6 +111,17 @@ def test_a_stopwatch_times_epochs_of_more_than_one_step(monkeypatch: pytest.Monk
     assert watch.seconds_per_epoch == 4.5
 
 
+def test_a_report_names_the_arms_that_were_still_learning(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    for arm, losses in {"plain": (3.0, 2.0, 1.0), "masked": (3.0, 1.0, 2.0)}.items():
+        log = [{"stage": arm, "epoch": n + 1, "validation_loss": loss} for n, loss in enumerate(losses)]
+        shelf.keep(
+            result_of(arm).model_copy(update={"log": [{"stage": "before", "validation_loss": 0.5}, *log]})
+        )
+    page = write_report(tmp_path, command="echobeam experiment views").read_text()
+    assert "Still learning when the schedule ended (validation loss at its lowest): arm plain.\n" in page
+
+
 def test_a_report_has_every_arm_its_note_and_what_was_not_run(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     shelf.keep(result_of("masked", right=4))
