@@ -9,6 +9,7 @@ frames, of another all. So each call but the last of a batch is full, and a netw
 waits for more clips rather than run on padding. How many frames may wait for that is bounded.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -40,7 +41,7 @@ WAITING_FRAMES: Final = 1024
 WAITING_CALLS: Final = 16
 
 
-class _BundleModelHandler(ModelHandler):
+class _BundleModelHandler(ModelHandler, ABC):
     """What the four handlers share.
 
     Args:
@@ -74,9 +75,9 @@ class _BundleModelHandler(ModelHandler):
 
         return {"min_batch_size": most, "max_batch_size": most, "element_size_fn": size}
 
+    @abstractmethod
     def asked(self, chunk: Any) -> int:
         """Count the frames of a chunk that the network is asked about."""
-        raise NotImplementedError
 
     def get_num_bytes(self, batch: Sequence[Chunk]) -> int:
         """Count the pixels; the base class would pickle the batch to count its bytes."""
