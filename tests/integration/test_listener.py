@@ -270,10 +270,11 @@ def test_it_is_not_ready_when_the_spool_cannot_be_written(listener: Listener, tm
 
 
 def test_it_is_not_ready_when_the_ledger_cannot_be_written(listener: Listener, tmp_path: Path) -> None:
-    listener.reception.ledger.close()
-    (tmp_path / "ledger.sqlite").unlink()
-    (tmp_path / "ledger.sqlite").mkdir()
-    listener.reception.ledger.close()  # whoever opened it between the two has the file still
+    (tmp_path / "other").write_bytes(b"no database" * 1000)
+    (tmp_path / "other").replace(tmp_path / "ledger.sqlite")
+    for beside in ("-wal", "-shm"):  # out of these the first page would come back
+        (tmp_path / f"ledger.sqlite{beside}").unlink(missing_ok=True)
+    listener.reception.ledger.close()  # last: whoever has it open has the file that was there
     assert get(listener, "/readyz")[0] == 503
     assert send(listener, make_dataset()) == [0xA700]
 

@@ -142,11 +142,14 @@ def test_two_who_wait_for_each_other_both_get_through(on_server: Ledger) -> None
     receive(on_server, "1.2.1")
     receive(on_server, "1.2.2")
     both_hold_one = threading.Barrier(2)
+    through = {"1.2.1": threading.Event(), "1.2.2": threading.Event()}
     tries: list[str] = []
 
     def touch(first: str, second: str) -> None:
         def work(connection: Connection) -> None:
             tries.append(first)
+            if tries.count(first) > 1:  # else it may take its row again first, and both meet once more
+                assert through[second].wait(DEADLINE_S)
             for uid in (first, second):
                 connection.execute(
                     studies.update()
@@ -157,13 +160,14 @@ def test_two_who_wait_for_each_other_both_get_through(on_server: Ledger) -> None
                     both_hold_one.wait(DEADLINE_S)
 
         on_server.write(work)
+        through[first].set()
 
     threads = [threading.Thread(target=touch, args=pair) for pair in (("1.2.1", "1.2.2"), ("1.2.2", "1.2.1"))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(DEADLINE_S)
-    assert len(tries) > 2, "nobody met a deadlock"  # who tries again may meet the other once more
+    assert len(tries) == 3, "nobody met a deadlock"
     assert [on_server.show_study(uid).attempts for uid in ("1.2.1", "1.2.2")] == [2, 2]
 
 
