@@ -1,4 +1,4 @@
-"""One tesseract that stays and reads picture after picture: to start it costs ten times what most of them do.
+"""One tesseract that stays and reads picture after picture: to start it costs several times what most do.
 
 It is told names of pictures, one a line (its option `stream_filelist`), and these are names of places in
 memory, so nothing is written to a disk. Its answers have page numbers: every other page is a blank one, and
