@@ -103,6 +103,18 @@ class RetrainSettings(SectionSettings):
         0, ge=0, description="Seed of the labeled frames, the weights and the order of training."
     )
     preset: Literal["small", "paper"] = Field("small", description="Widths of the networks.")
+    head: Literal["sigmoid", "k_plus_1"] = Field(
+        "sigmoid",
+        description="How the GAN tells real from generated: a unit of its own, or one more class.",
+    )
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of the moving average of the weights that a step keeps; none to classify with the "
+        "last ones.",
+    )
+    ensemble: int = Field(1, ge=1, description="GANs of different seeds whose probabilities are averaged.")
     epochs: int | None = Field(
         None, ge=0, description="Passes over the unlabeled frames; none for what training_steps need."
     )

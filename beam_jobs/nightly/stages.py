@@ -33,7 +33,7 @@ from echo_models.calibration import calibrate_bundle
 from echo_models.datasets import LabeledFrames
 from echo_models.errors import BundleError, NotInRegistryError
 from echo_models.evaluation import measure_classes
-from echo_models.gan import GAN_SCHEDULES, GanSchedule, classify, train_gan
+from echo_models.gan import GAN_SCHEDULES, GanOptions, GanSchedule, classify, train_gan
 from echo_models.gate import by_class, decide, refuse
 from echo_models.manifest import MANIFEST, Interval, read_manifest
 from echo_models.registry import Registry
@@ -72,12 +72,14 @@ def train_model(order: NightOrder) -> NightOrder:
         classes=len(CLASSES[order.task]),
         preset=order.preset,
         schedule=_schedule(order, len(unlabeled)),
+        options=_options(order),
         seed=settings.seed,
         folder=order.workplace / "training",
         on_step=ProgressFile(order.workplace),
         out_of_time=lambda: time.monotonic() > deadline,
     )
-    training = _training_record(order, pool, labeled, len(unlabeled), epochs=len(trained.log))
+    epochs = int(max(entry["epoch"] for entry in trained.log))
+    training = _training_record(order, pool, labeled, len(unlabeled), epochs=epochs)
     np.save(order.workplace / _PROBE_FILE, classify(trained.classifier, _probe(labeled)))
     write_bundle(
         uncalibrated,
@@ -124,6 +126,11 @@ def _schedule(order: NightOrder, unlabeled: int) -> GanSchedule:
     return dataclasses.replace(schedule, epochs=epochs)
 
 
+def _options(order: NightOrder) -> GanOptions:
+    settings = order.settings
+    return GanOptions(head=settings.head, ema_decay=settings.ema_decay, ensemble=settings.ensemble)
+
+
 def _training_record(
     order: NightOrder, pool: PoolDataset, labeled: LabeledSets, unlabeled: int, *, epochs: int
 ) -> dict[str, Any]:
@@ -132,6 +139,7 @@ def _training_record(
         "method": "semi-supervised GAN",
         "seed": settings.seed,
         "preset": settings.preset,
+        "options": dataclasses.asdict(_options(order)),
         "epochs": epochs,
         "pool": {"frames": pool.manifest.frames, "fingerprint": pool.manifest.fingerprint},
         "unlabeled_frames": unlabeled,

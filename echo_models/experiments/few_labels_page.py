@@ -15,12 +15,13 @@ from echo_models.experiments.results import Result, read_results
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS: Final = dict(zip(METHODS, ("#222222", "#228833", "#4477aa", "#cc3311"), strict=True))
+COLOURS: Final = dict(zip(METHODS, ("#222222", "#228833", "#4477aa", "#cc3311", "#ee8866"), strict=True))
 """Of each method, in pictures."""
 
 _FAIR: Final = """\
 Every method has the same network, frames in the same order, augmentation, batch size, optimizer and number of
-steps. Nothing was chosen by a test frame, and training ends where its schedule does."""
+steps, and is measured with the same moving average of its weights. Nothing was chosen by a test frame, and
+training ends where its schedule does."""
 _CAPTION: Final = "Synthetic frames of the phantom; 95 % intervals by bootstrap over test subjects."
 _LIMITS: Final = """\
 Intervals are those of the test subjects alone: another draw of labels or of first weights (`--seed`) moves

@@ -24,7 +24,7 @@ from echo_models.experiments.few_labels_page import (
 from echo_models.experiments.labels import ALL
 from echo_models.experiments.labels import NAME as LABELS
 from echo_models.experiments.lvh_gan import NAME as LVH_GAN
-from echo_models.experiments.methods import GAN, METHODS
+from echo_models.experiments.methods import GANS, METHODS
 from echo_models.experiments.results import Result
 from echo_models.experiments.sites import NAME as SITES
 from echo_models.experiments.sites import ORACLE
@@ -100,9 +100,9 @@ def _lvh_gan(results: list[Result], into: Path, folder: Path) -> list[str]:
     _draw_epochs(results, curves)
     blocks = [f"Measured on {home} unless a column says otherwise.", "", *lines, ""]
     blocks += [picture_of(curves, f"Accuracy and F1 by epoch and member, on {home}"), ""]
-    gan = next((result for result in results if result.arm == GAN), None)
-    if gan is not None:
-        blocks += [*_confusion(gan), *_generated(folder, gan, into / "lvh-gan-generated.png")]
+    for gan in (result for result in results if result.arm in GANS):
+        picture = into / f"lvh-{gan.arm.replace('_', '-')}-generated.png"
+        blocks += [*_confusion(gan), *_generated(folder, gan, picture)]
     return blocks
 
 
@@ -118,10 +118,10 @@ def _sites(results: list[Result], into: Path, _: Path) -> list[str]:
         shown = [
             (place, by_arm[key]) for place, site in enumerate(sites) if (key := f"{site}_{arm}") in by_arm
         ]
-        places = np.array([place for place, _ in shown]) + (number - 2) * 0.16
+        places = np.array([place for place, _ in shown]) + (number - (len(arms) - 1) / 2) * 0.14
         values, errors = errors_of([result for _, result in shown], f"{THERE}accuracy")
         label = METHODS.get(arm, "labels of the site itself")
-        axes.bar(places, values, 0.15, yerr=errors, capsize=2, color=COLOURS.get(arm, "#bbbbbb"), label=label)
+        axes.bar(places, values, 0.13, yerr=errors, capsize=2, color=COLOURS.get(arm, "#bbbbbb"), label=label)
     axes.set_xticks(range(len(sites)), sites)
     axes.set_ylim(0, 1)
     axes.set_ylabel("accuracy at the site, synthetic")
@@ -161,7 +161,7 @@ def _generated(folder: Path, gan: Result, path: Path) -> list[str]:
     """Put the first member's generated frames of some epochs below each other, if they are still there."""
     grids = {
         int(file.stem.rpartition("_")[2]): file
-        for checkpoint in (folder / "work" / "checkpoints").glob(f"{GAN}-{gan.key}")
+        for checkpoint in (folder / "work" / "checkpoints").glob(f"{gan.arm}-{gan.key}")
         for file in checkpoint.glob("gan*_generated/epoch_*.png")
         if "member" not in file.parent.name or "member_1" in file.parent.name
     }
@@ -179,7 +179,7 @@ def _generated(folder: Path, gan: Result, path: Path) -> list[str]:
     return [
         f"![Generated frames by epoch]({path.name})",
         "",
-        "Generated frames of one member; a row a class.",
+        f"Generated frames of one member of the {gan.title}; a row a class.",
         "",
     ]
 

@@ -11,14 +11,18 @@ from echo_models.augment import Augmentation
 from echo_models.challengers import CHALLENGERS, train_challenger
 from echo_models.checkpoints import Log
 from echo_models.gan import GanOptions, train_gan
+from echo_models.networks import Head
 
 Frames = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
-GAN: Final = "gan"
+GANS: Final[Mapping[str, Head]] = {"gan": "sigmoid", "gan_k_plus_1": "k_plus_1"}
+"""Heads of the GANs, by name of the method: both readings of how real is told from generated."""
+
 METHODS: Final[Mapping[str, str]] = {
     **{challenger.name: challenger.title for challenger in CHALLENGERS.values()},
-    GAN: "semi-supervised GAN",
+    "gan": "GAN, sigmoid head",
+    "gan_k_plus_1": "GAN, K+1 head",
 }
 """Titles of the methods, by name."""
 
@@ -33,6 +37,7 @@ def learn(
     unlabeled: Frames,
     *,
     ensemble: int,
+    ema_decay: float | None,
     **others: Any,
 ) -> tuple[keras.Model, Log]:
     """Train by one method.
@@ -43,13 +48,16 @@ def learn(
         labels: [L], int64.
         unlabeled: [M, H, W], uint8.
         ensemble: members.
+        ema_decay: share of the moving average of weights that a step keeps; None to classify with the last.
         others: what `train_gan` and `train_challenger` both take.
 
     Returns:
         the classifier and the log of its training.
     """
-    if method == GAN:
-        options = GanOptions(augmentation=AUGMENTATION, ensemble=ensemble)
+    if method in GANS:
+        options = GanOptions(
+            head=GANS[method], augmentation=AUGMENTATION, ema_decay=ema_decay, ensemble=ensemble
+        )
         gan = train_gan(labeled, labels, unlabeled, options=options, **others)
         return gan.classifier, gan.log
     trained = train_challenger(
@@ -58,6 +66,7 @@ def learn(
         labels,
         unlabeled,
         augmentation=AUGMENTATION,
+        ema_decay=ema_decay,
         ensemble=ensemble,
         **others,
     )

@@ -143,6 +143,18 @@ def pushgateway() -> Iterator[str]:
         yield url
 
 
+def test_a_night_trains_the_gan_that_its_settings_ask_for(tmp_path: Path, fixed_set: LabeledFrames) -> None:
+    root = make_root(tmp_path, fixed_set, knows="opposite")
+    night = a_night(root, head="k_plus_1", ema_decay=0.9, ensemble=2)
+    training = load_bundle(root / "models" / "lvh" / night.version).manifest.training
+    assert {name: training["options"][name] for name in ("head", "ema_decay", "ensemble")} == {
+        "head": "k_plus_1",
+        "ema_decay": 0.9,
+        "ensemble": 2,
+    }
+    assert training["epochs"] == 1
+
+
 def test_a_better_model_goes_in_and_the_next_batch_uses_it(tmp_path: Path, fixed_set: LabeledFrames) -> None:
     root = make_root(tmp_path, fixed_set, knows="opposite")
     next_batch = HypertrophyModelHandler(root / "models", batch_size=8)

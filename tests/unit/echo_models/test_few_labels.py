@@ -162,24 +162,35 @@ def test_each_method_can_be_trained_by_name(method: str) -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (6, 28, 28), np.uint8)
     classifier, log = methods.learn(
-        method, frames, np.arange(6) % 2, frames, ensemble=1, classes=2, preset=TOY, schedule=SCHEDULE, seed=0
+        method,
+        frames,
+        np.arange(6) % 2,
+        frames,
+        ensemble=1,
+        ema_decay=None,
+        classes=2,
+        preset=TOY,
+        schedule=SCHEDULE,
+        seed=0,
     )
     assert classifier.output_shape == (None, 2)
     assert [entry["epoch"] for entry in log] == [1.0]
 
 
-def test_frames_are_changed_alike_for_the_gan_and_its_challengers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_and_averages_are_alike_for_the_gan_and_its_challengers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen: list[Any] = []
 
     class StopError(Exception):
         pass
 
     def gan(*_: Any, options: Any, **__: Any) -> None:
-        seen.append(options.augmentation)
+        seen.append((options.augmentation, options.ema_decay))
         raise StopError
 
-    def challenger(*_: Any, augmentation: Any, **__: Any) -> None:
-        seen.append(augmentation)
+    def challenger(*_: Any, augmentation: Any, ema_decay: float, **__: Any) -> None:
+        seen.append((augmentation, ema_decay))
         raise StopError
 
     monkeypatch.setattr(methods, "train_gan", gan)
@@ -187,9 +198,9 @@ def test_frames_are_changed_alike_for_the_gan_and_its_challengers(monkeypatch: p
     nothing = np.zeros((0, 28, 28), np.uint8)
     for method in METHODS:
         with pytest.raises(StopError):
-            methods.learn(method, nothing, np.zeros(0, np.int64), nothing, ensemble=1)
+            methods.learn(method, nothing, np.zeros(0, np.int64), nothing, ensemble=1, ema_decay=0.9)
     assert len(seen) == len(METHODS)
-    assert set(seen) == {methods.AUGMENTATION}
+    assert set(seen) == {(methods.AUGMENTATION, 0.9)}
     assert methods.AUGMENTATION != NO_AUGMENTATION
 
 
@@ -206,7 +217,7 @@ def test_the_page_of_labels_has_a_row_a_count_for_both_sites(
     assert "`smooth`" in text
     assert "synthetic" in text.lower()
     assert (page.parent / "labels.png").exists()
-    assert len(list((page.parent / "labels").glob("*.json"))) == 12
+    assert len(list((page.parent / "labels").glob("*.json"))) == 15
 
 
 def test_the_page_of_hypertrophy_shows_generated_frames_by_epoch(
