@@ -19,7 +19,7 @@ ORACLE: Final = "oracle"
 
 BUDGETS: Final[Mapping[str, Budget]] = {
     "toy": Budget(TOY, GanSchedule(1, 8, 0.002, 0.7, max_steps=2), People(1, 1, 2)),
-    "small": Budget(QUICK, GanSchedule(10, 32, 0.001, 0.7, max_steps=75), People(80, 80, 40)),
+    "small": Budget(QUICK, GanSchedule(6, 32, 0.002, 0.7, max_steps=75), People(80, 80, 40)),
     "medium": Budget(
         dataclasses.replace(QUICK, gan_size=56, discriminator_filters=(16, 32, 64, 64, 64)),
         GanSchedule(20, 32, 0.001, 0.7, max_steps=100),
