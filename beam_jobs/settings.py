@@ -23,6 +23,12 @@ class WorkerSettings(SectionSettings):
     http_host: str = Field(default="127.0.0.1", description="Address of /metrics, /healthz and /readyz.")
     http_port: Port = Field(default=9109, description="HTTP port; 0 takes a free one.")
     studies_per_batch: int = Field(default=8, ge=1, description="Most studies in one pipeline.")
+    batches_at_once: int = Field(
+        default=2,
+        ge=1,
+        description="Pipelines at work at once in this process: one has the networks while another reads or "
+        "writes.",
+    )
     batch_size: int = Field(
         default=64,
         ge=1,

@@ -4,6 +4,9 @@ In this process it claims a batch, runs a bounded pipeline over it, and claims a
 pipeline claims without end and the worker watches over it: see `beam_jobs.driver`. Named studies are
 batches on either.
 
+Several batches are at work at once, each in a thread of its own: while one waits for a disk, is described
+to Beam or has little left to do, another has the networks.
+
 A batch is claimed under leases that a heartbeat renews. Studies are committed one by one inside the
 pipeline; if it fails, those not yet committed are given back with the error, and the ledger decides
 whether there is another attempt. So the worker may be killed at any moment.
@@ -14,8 +17,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from os import getpid
+from queue import SimpleQueue
 from typing import Final, Self
 
 import structlog
@@ -32,8 +37,9 @@ from beam_jobs.metrics import process_metrics
 from beam_jobs.records import StudyClaim
 from beam_jobs.settings import DeidSettings, WorkerSettings
 from beam_jobs.staging import sweep_unfinished
+from beam_jobs.turns import Turns
 from dicom_listener.errors import LedgerUnavailableError, StoreError
-from dicom_listener.ledger import Ledger
+from dicom_listener.ledger import ClaimedStudy, Ledger
 from dicom_listener.ledger.completion import CompletionRule
 from dicom_listener.log import describe_error
 from dicom_listener.object_store import StoreUrl, check_store
@@ -44,6 +50,9 @@ from echo_models.manifest import TASKS
 from echo_models.registry import Registry
 
 RUN_FILE: Final = "run/worker.json"
+_NAMED_AT_ONCE: Final = 256
+"""Study Instance UIDs that one question to the ledger names."""
+
 UNREACHED: Final = "the pipeline ended without this study"
 
 _log = structlog.get_logger(__name__)
@@ -103,7 +112,7 @@ class Worker:
         _log.info("stopped")
 
     def stop(self) -> None:
-        """Finish the batch that is under way, then claim no more. Any thread may call it."""
+        """Finish the batches that are under way, then claim no more. Any thread may call it."""
         self._stopping.set()
 
     def is_ready(self) -> bool:
@@ -144,15 +153,27 @@ class Worker:
         Raises:
             LedgerUnavailableError: if the ledger does not answer.
         """
-        for start in range(0, len(study_instance_uids), self._studies_per_batch):
-            named = study_instance_uids[start : start + self._studies_per_batch]
-            while not self._stopping.is_set() and self.process_next_batch(only=named):
-                pass
+        for start in range(0, len(study_instance_uids), _NAMED_AT_ONCE):
+            self._run_batches(once=True, only=study_instance_uids[start : start + _NAMED_AT_ONCE])
 
-    def _run_batches(self, *, once: bool) -> None:
+    def _run_batches(self, *, once: bool, only: Sequence[str] | None = None) -> None:
+        with ThreadPoolExecutor(self._batches_at_once) as lanes:
+            begun = [lanes.submit(self._run_lane, once=once, only=only) for _ in range(self._batches_at_once)]
+            for lane in begun:
+                lane.result()
+
+    def _run_lane(self, *, once: bool, only: Sequence[str] | None) -> None:
+        """Process batch after batch; what ends one lane ends the others after their batch."""
+        try:
+            self._process_batches(once=once, only=only)
+        except BaseException:
+            self._stopping.set()
+            raise
+
+    def _process_batches(self, *, once: bool, only: Sequence[str] | None) -> None:
         while not self._stopping.is_set():
             try:
-                worked = self.process_next_batch()
+                worked = self.process_next_batch(only=only)
             except LedgerUnavailableError as error:
                 if once:
                     raise
@@ -160,9 +181,10 @@ class Worker:
                 worked = False
             if worked:
                 continue
-            if once:
+            if not once:
+                self._stopping.wait(self._settings.poll_s)
+            elif self._turns.are_over(wait_s=self._settings.poll_s):
                 return
-            self._stopping.wait(self._settings.poll_s)
 
     def process_next_batch(self, *, only: Sequence[str] | None = None) -> bool:
         """Claim a batch and process it.
@@ -171,34 +193,38 @@ class Worker:
             only: Study Instance UIDs; None for any study.
 
         Returns:
-            False if there was no study to claim.
+            False if there was no study to claim, or none that may be at work beside what is.
 
         Raises:
             LedgerUnavailableError: if the ledger does not answer.
         """
-        settings = self._settings
         self.ledger.complete_studies(self._rule, now=self._clock())
-        claimed = self.ledger.claim_studies(
+        with self._turns.of(lambda is_idle: self._claim(only, is_idle=is_idle)) as claimed:
+            if not claimed:
+                return False
+            self._process([pseudonymize_claim(study, self._pseudonymizer) for study in claimed])
+            return True
+
+    def _claim(self, only: Sequence[str] | None, *, is_idle: bool) -> list[ClaimedStudy]:
+        settings = self._settings
+        return self.ledger.claim_studies(
             worker=self._name,
             limit=self._studies_per_batch,
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
             now=self._clock(),
+            is_idle=is_idle,
             only=only,
         )
-        if not claimed:
-            return False
-        self._process([pseudonymize_claim(study, self._pseudonymizer) for study in claimed])
-        return True
 
     def _process(self, claims: Sequence[StudyClaim]) -> None:
         tokens = [claim.claim_token for claim in claims]
         metrics = process_metrics()
         began = time.monotonic()
         error: str | None = None
-        with self._heartbeat(tokens):
+        with self._heartbeat(tokens), self._free_pipeline() as pipeline:
             try:
-                self._pipeline.run(claims)
+                pipeline.run(claims)
             except Exception as failure:  # noqa: BLE001 - whatever it was, the claims must go back
                 error = describe_failure(failure)
         left = self.ledger.extend_claims(tokens, lease_s=self._settings.lease_s, now=self._clock())
@@ -220,6 +246,15 @@ class Worker:
         )
 
     @contextmanager
+    def _free_pipeline(self) -> Iterator[BatchPipeline]:
+        """Give a pipeline that no other batch goes through while the block runs."""
+        pipeline = self._pipelines.get()
+        try:
+            yield pipeline
+        finally:
+            self._pipelines.put(pipeline)
+
+    @contextmanager
     def _heartbeat(self, tokens: Sequence[str]) -> Iterator[None]:
         """Renew the leases while the block runs."""
         heartbeat = Heartbeat(self.ledger, lease_s=self._settings.lease_s, clock=self._clock)
@@ -237,7 +272,11 @@ class Worker:
             settings.studies_in_flight if self._is_on_engine else settings.studies_per_batch
         )
         _prepare_models(settings)
-        self._pipeline = BatchPipeline(settings, self._deid)
+        self._batches_at_once = 1 if self._is_on_engine else settings.batches_at_once
+        self._turns = Turns()
+        self._pipelines: SimpleQueue[BatchPipeline] = SimpleQueue()
+        for _ in range(self._batches_at_once):
+            self._pipelines.put(BatchPipeline(settings, self._deid))
         self._pseudonymizer = Pseudonymizer.from_key_file(settings.key_file)
         _check_ocr(self._deid)
         for place in (settings.results, settings.pool, self._deid.archive_folder):

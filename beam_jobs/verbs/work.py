@@ -78,7 +78,7 @@ def work(
 ) -> None:
     """Process complete studies into Parquet until SIGTERM or Ctrl-C.
 
-    The batch under way is finished first; a second signal stops at once, and its studies come back
+    Batches under way are finished first; a second signal stops at once, and its studies come back
     when their leases end. On an engine (--runner) one pipeline claims without end: what it holds when it is
     told to stop goes back to the queue. With --studies only those that are complete are processed.
     """

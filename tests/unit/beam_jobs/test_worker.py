@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from beam_jobs import worker as module
+from beam_jobs.deid import Pseudonymizer
 from beam_jobs.errors import SetupError
 from beam_jobs.records import StudyClaim
 from beam_jobs.settings import DeidSettings, WorkerSettings
@@ -72,8 +74,75 @@ def test_batches_follow_until_the_queue_is_empty(
     use(monkeypatch, batch)
     with Worker(settings, AT_ONCE) as worker:
         worker.run(once=True)
-    assert sizes == [8, 2]
+    assert sorted(sizes) == [2, 8]
     assert ledger.counts_by_state()["done"] == 10
+
+
+def test_two_batches_are_at_work_at_once(settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = fill(settings, 4)
+    both = threading.Barrier(2, timeout=60)
+
+    def batch(claims: Sequence[StudyClaim], used: WorkerSettings) -> None:
+        both.wait()
+        committing(used, claims)
+
+    use(monkeypatch, batch)
+    with Worker(settings.model_copy(update={"studies_per_batch": 1}), AT_ONCE) as worker:
+        worker.run(once=True)
+    assert ledger.counts_by_state()["done"] == 4
+
+
+def test_named_studies_are_at_work_at_once_too(
+    settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = fill(settings, 3)
+    both = threading.Barrier(2, timeout=60)
+
+    def batch(claims: Sequence[StudyClaim], used: WorkerSettings) -> None:
+        both.wait()
+        committing(used, claims)
+
+    use(monkeypatch, batch)
+    with Worker(settings.model_copy(update={"studies_per_batch": 1}), AT_ONCE) as worker:
+        worker.run_studies([uid(0), uid(2)])
+    assert [ledger.show_study(uid(n)).state for n in range(3)] == ["done", "complete", "done"]
+
+
+def test_a_study_that_failed_before_has_the_process_to_itself(
+    settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = fill(settings, 4)
+    poison = Pseudonymizer.from_key_file(settings.key_file).study_key(uid(1))
+    at_work: set[str] = set()
+    beside: list[set[str]] = []
+
+    def batch(claims: Sequence[StudyClaim], used: WorkerSettings) -> None:
+        (claim,) = claims
+        at_work.add(claim.study_key)
+        try:
+            if claim.study_key != poison:
+                committing(used, claims)
+                return
+            beside.append(at_work - {poison})
+            raise BundleError("poison")
+        finally:
+            at_work.discard(claim.study_key)
+
+    use(monkeypatch, batch)
+    with Worker(settings.model_copy(update={"studies_per_batch": 1}), AT_ONCE) as worker:
+        worker.run(once=True)
+    assert [ledger.show_study(uid(n)).state for n in range(4)] == ["done", "failed", "done", "done"]
+    assert (len(beside), beside[-1]) == (2, set())
+
+
+def test_what_ends_one_lane_ends_the_worker(
+    settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Worker(settings, AT_ONCE) as worker:
+        monkeypatch.setattr(worker.ledger, "claim_studies", Mock(side_effect=RuntimeError("a bug")))
+        with pytest.raises(RuntimeError, match="a bug"):
+            worker.run()
+        assert not worker.is_ready()
 
 
 def test_what_a_failed_batch_committed_stays_done_and_the_rest_goes_back(
@@ -125,7 +194,7 @@ def test_a_stopped_worker_finishes_its_batch_and_claims_no_more(
     settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = fill(settings, 9)
-    worker = Worker(settings, AT_ONCE)
+    worker = Worker(settings.model_copy(update={"batches_at_once": 1}), AT_ONCE)
 
     def batch(claims: Sequence[StudyClaim], used: WorkerSettings) -> None:
         worker.stop()
@@ -155,6 +224,7 @@ def test_an_idle_worker_waits_for_studies(settings: WorkerSettings, monkeypatch:
 def test_a_ledger_that_does_not_answer_is_asked_again(
     settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings = settings.model_copy(update={"batches_at_once": 1})
     with Worker(settings, AT_ONCE) as worker:
         asked = []
 
