@@ -125,7 +125,7 @@ def run_arm(arm: Arm, budget: Budget, data: Path, out: Path) -> None:
             gan_size=28,
             noise=74,
             generator_filters=8,
-            discriminator_filters=(16, 32, 64),
+            discriminator_filters=(8, 16, 32),
             # It costs so narrow a network more than it saves, with labels alone as with the others.
             input_dropout=0.0,
             block_dropout=0.0,

@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -48,6 +49,9 @@ class Size:
     frames_per_clip: int
     rounds: int
 
+
+BATCHES: Final = 4
+"""That the studies of a round make: as in a backlog, one batch ends while another is under way."""
 
 QUICK = Size(studies=4, frames_per_clip=24, rounds=3)
 FULL = Size(studies=16, frames_per_clip=48, rounds=7)
@@ -123,7 +127,9 @@ def main() -> None:
     size = QUICK if options.quick else FULL
     quietly()
     with shipped_archive(
-        frames_per_clip=size.frames_per_clip, models=options.models, studies_per_batch=size.studies
+        frames_per_clip=size.frames_per_clip,
+        models=options.models,
+        studies_per_batch=max(1, size.studies // BATCHES),
     ) as archive:
         tell(measure(archive, size), options)
 

@@ -19,11 +19,11 @@ NAME: Final = "lvh-gan"
 QUESTION: Final = Question(("normal", "lvh"), Plan(seed=0, subjects=0, views=(A4C,), any_phase=False), "lv")
 
 # Walls are thin: at 28 x 28 they are a pixel.
-_NARROW: Final = dataclasses.replace(QUICK, gan_size=56, discriminator_filters=(8, 16, 32, 32))
+_NARROW: Final = dataclasses.replace(QUICK, gan_size=56)
 
 BUDGETS: Final[Mapping[str, Budget]] = {
     "toy": Budget(TOY, GanSchedule(2, 8, 0.002, 0.7, max_steps=2), People(8, 8, 8), members=2),
-    "small": Budget(_NARROW, GanSchedule(8, 32, 0.002, 0.7, max_steps=75), People(60, 1200, 200), members=3),
+    "small": Budget(_NARROW, GanSchedule(8, 32, 0.002, 0.7, max_steps=75), People(60, 1200, 200), members=2),
     "medium": Budget(
         dataclasses.replace(_NARROW, discriminator_filters=(16, 32, 64, 64, 64)),
         GanSchedule(20, 32, 0.001, 0.7, max_steps=100),
