@@ -235,10 +235,10 @@ the fixed set, n frames, 95 % intervals by bootstrap over subjects. One seed: an
 {lines}
 
 From the first night to the second, accuracy changed by {after - before:+.3f}. The gate compared the second
-night's model, frame by frame, with the one then in production (`{second.production}`; `{first.version}` is the
-first night's), and puts the difference of their balanced accuracies between {numbers["difference_low"]:+.3f}
-and {numbers["difference_high"]:+.3f}. With the second night's number of steps, but the first night's frames,
-the change is {same_steps - before:+.3f}.
+night's model, frame by frame, with the one then in production (`{second.production}`; `{first.version}` is
+the first night's), and puts the difference of their balanced accuracies between
+{numbers["difference_low"]:+.3f} and {numbers["difference_high"]:+.3f}. With the second night's number of
+steps, but the first night's frames, the change is {same_steps - before:+.3f}.
 
 What the gate said; its floors were lowered for networks as small and as briefly trained as these
 ({floors}), so that the comparison with production decides:
