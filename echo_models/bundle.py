@@ -11,6 +11,7 @@ import threading
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -36,6 +37,9 @@ from echo_models.manifest import (
 from echo_models.open_set import Reference, read_reference, with_features
 from echo_models.preprocessing import shrink, to_input
 from echo_models.temperature import temper
+
+_RUNS_SIDE_BY_SIDE: Final = keras.backend.backend() == "tensorflow"
+"""Whether threads may run one compiled function at once; on JAX Keras hands a model's state around."""
 
 CPU_BATCH: Final = 16
 """On a CPU larger batches are no faster (measured: 8 to 64), and fewer padded frames are wasted."""
@@ -173,8 +177,9 @@ class Bundle:
     ) -> list[npt.NDArray[np.float32]]:
         padded = np.zeros((size, *inputs.shape[1:]), np.float32)
         padded[: len(inputs)] = inputs
-        # Keras builds its compiled function on first use and guards that with nothing.
-        with self._lock:
+        with self._lock:  # Keras builds its compiled function on first use and guards that with nothing
+            model.make_predict_function()
+        with nullcontext() if _RUNS_SIDE_BY_SIDE else self._lock:
             outputs = model.predict_on_batch(padded)
         parts = outputs if isinstance(outputs, list) else [outputs]
         return [np.asarray(part, np.float32)[: len(inputs)] for part in parts]

@@ -1,6 +1,7 @@
 import io
 import json
 import shutil
+import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,6 +55,20 @@ def test_any_thread_may_predict(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(bundle.predict, [FRAMES] * 8))
     assert all(np.array_equal(result, results[0]) for result in results)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX runs one prediction at a time")
+def test_threads_predict_side_by_side(tmp_path: Path) -> None:
+    bundle = load_bundle(write_toy_bundle(tmp_path / "lvh", "lvh"))
+    predict, both = bundle.model.predict_on_batch, threading.Barrier(2, timeout=60)
+
+    def meet(inputs: np.ndarray) -> Any:
+        both.wait()
+        return predict(inputs)
+
+    bundle.model.predict_on_batch = meet
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(bundle.predict, [FRAMES[:4]] * 2))) == 2
 
 
 def test_one_shape_is_compiled_whatever_the_number_of_frames(tmp_path: Path) -> None:
