@@ -9,11 +9,13 @@ frames, of another all. So each call but the last of a batch is full, and a netw
 waits for more clips rather than run on padding. How many frames may wait for that is bounded.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import structlog
 from apache_beam.ml.inference.base import ModelHandler
 
 from beam_jobs.inference import (
@@ -30,15 +32,34 @@ from beam_jobs.records import (
     ClassifiedChunk,
     EndDiastole,
     OutlinedChunk,
+    Precision,
     SegmentedChunk,
 )
 from echo_models.bundle import Bundle, frames_per_call, load_bundle_cached
 from echo_models.registry import Registry
+from echo_models.rounding import FLAGS, computes_bfloat16
 
 WAITING_FRAMES: Final = 1024
 """Frames that may wait for one step, some 20 MB; where calls are large, those of `WAITING_CALLS`."""
 
 WAITING_CALLS: Final = 16
+
+_log = structlog.get_logger(__name__)
+
+
+def load_network(models: Path, task: str, precision: Precision) -> Bundle:
+    """Load what is in production for a task, in bfloat16 if that is wanted and this machine has it."""
+    is_rounded = precision == "bfloat16" and _has_bfloat16()
+    return load_bundle_cached(Registry(models).resolve(task), is_rounded=is_rounded)
+
+
+@functools.cache
+def _has_bfloat16() -> bool:
+    """Say whether this machine computes in bfloat16; if not, warn, once in a process."""
+    if computes_bfloat16():
+        return True
+    _log.warning("bfloat16_not_available", expected=sorted(FLAGS), computing_in="float32")
+    return False
 
 
 class _BundleModelHandler(ModelHandler, ABC):
@@ -47,6 +68,7 @@ class _BundleModelHandler(ModelHandler, ABC):
     Args:
         models: folder of the registry.
         batch_size: the most frames in one call of the network.
+        precision: what the network computes in.
     """
 
     task: ClassVar[str]
@@ -54,14 +76,15 @@ class _BundleModelHandler(ModelHandler, ABC):
     """Calls of the network that a batch is gathered for: few enough that decoding goes on meanwhile, and so
     many that the last one, which is padded, matters little."""
 
-    def __init__(self, models: Path, *, batch_size: int) -> None:
+    def __init__(self, models: Path, *, batch_size: int, precision: Precision = "float32") -> None:
         super().__init__()
         self._models = str(models)
         self._batch_size = batch_size
+        self._precision = precision
 
     def load_model(self) -> Bundle:
         """Load what is in production now, unless the process has it."""
-        return load_bundle_cached(Registry(Path(self._models)).resolve(self.task))
+        return load_network(Path(self._models), self.task, self._precision)
 
     def batch_elements_kwargs(self) -> Mapping[str, Any]:
         """Let `BatchElements` gather chunks until their network has enough to do, or too many wait."""
@@ -94,14 +117,14 @@ class FieldOfViewModelHandler(_BundleModelHandler):
     Args:
         models: folder of the registry.
         frames_per_clip: frames of a chunk to segment; None for all.
-        batch_size: frames in one call of the network.
+        others: as every handler.
     """
 
     task = "fov"
     calls = 1
 
-    def __init__(self, models: Path, *, frames_per_clip: int | None, batch_size: int) -> None:
-        super().__init__(models, batch_size=batch_size)
+    def __init__(self, models: Path, *, frames_per_clip: int | None, **others: Any) -> None:
+        super().__init__(models, **others)
         self._frames_per_clip = frames_per_clip
 
     def asked(self, chunk: Chunk) -> int:
@@ -156,15 +179,15 @@ class HypertrophyModelHandler(_BundleModelHandler):
 
     Args:
         models: folder of the registry.
-        batch_size: frames in one call of the network.
         end_diastole: which frames of a clip are assessed.
+        others: as every handler.
     """
 
     task = "lvh"
     calls = 1
 
-    def __init__(self, models: Path, *, batch_size: int, end_diastole: EndDiastole = "first_frames") -> None:
-        super().__init__(models, batch_size=batch_size)
+    def __init__(self, models: Path, *, end_diastole: EndDiastole = "first_frames", **others: Any) -> None:
+        super().__init__(models, **others)
         self._end_diastole = end_diastole
 
     def asked(self, chunk: OutlinedChunk) -> int:

@@ -20,6 +20,7 @@ from beam_jobs.transforms import (
     DeidentifyInstances,
     FlattenFrames,
     KeepPredictions,
+    Networks,
     ReadInstances,
     SegmentFieldOfView,
     SegmentLeftVentricle,
@@ -44,7 +45,7 @@ class ProcessStudies(beam.PTransform):
     def expand(self, claims: beam.PCollection) -> beam.PCollection:
         """Wire the sentence."""
         settings = self.settings
-        models, size = settings.models, settings.batch_size
+        networks = Networks(settings.models, settings.batch_size, settings.precision)
         fov_frames = settings.fov_frames_per_clip
         pool_frames = settings.pool_frames_per_clip
 
@@ -53,10 +54,10 @@ class ProcessStudies(beam.PTransform):
         chunks, undecoded = clean | FlattenFrames(self.deid.ocr)
         predictions = (
             chunks
-            | SegmentFieldOfView(models, None if fov_frames == "all" else fov_frames, size)
-            | ClassifyViews(models, size)
-            | SegmentLeftVentricle(models, size)
-            | ClassifyHypertrophy(models, size, settings.end_diastole)
+            | SegmentFieldOfView(networks, None if fov_frames == "all" else fov_frames)
+            | ClassifyViews(networks)
+            | SegmentLeftVentricle(networks)
+            | ClassifyHypertrophy(networks, settings.end_diastole)
             | KeepPredictions(pool_frames)
         )
         return (

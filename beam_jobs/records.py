@@ -18,6 +18,9 @@ CHUNK_FRAMES: Final = 512
 """The most frames one chunk holds; longer cines travel as several chunks (10 MB each at most)."""
 
 
+Precision = Literal["float32", "bfloat16"]
+"""What networks compute in."""
+
 EndDiastole = Literal["first_frames", "largest_lv"]
 """Which frames of a clip show end-diastole: its first two, as the R wave triggers it and the paper has it, or
 the two in which the left ventricle is largest."""

@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from beam_jobs.deid_settings import DEID_SECTION, DeidSettings
-from beam_jobs.records import EndDiastole
+from beam_jobs.records import EndDiastole, Precision
 from beam_jobs.retrain_settings import RetrainSettings
 from dicom_listener.settings import Port, RootedPath, RootedPlace, SectionSettings, default_ledger_url
 
@@ -33,6 +33,11 @@ class WorkerSettings(SectionSettings):
         default=64,
         ge=1,
         description="Most frames in one call of a network; on a CPU 16 are the most. Tried out if not set.",
+    )
+    precision: Precision = Field(
+        default="float32",
+        description="What networks compute in; bfloat16 only where the processor has instructions for it, "
+        "else float32 and a warning.",
     )
     threads: int = Field(
         default=0, ge=0, description="Threads of TensorFlow; 0 uses every core. Tried out if not set."

@@ -55,6 +55,7 @@ from beam_jobs.records import (
     EndDiastole,
     InstanceReference,
     Placement,
+    Precision,
     PredictedChunk,
     Reason,
     Rejection,
@@ -259,6 +260,21 @@ def _rejected(placement: Placement, stage: type[beam.PTransform], error: Rejecte
 # ---------------------------------------------------------------------- models
 
 
+@dataclass(frozen=True)
+class Networks:
+    """The four networks of a pipeline.
+
+    Attributes:
+        models: folder of the registry.
+        batch_size: frames in one call of a network.
+        precision: what they compute in.
+    """
+
+    models: Path
+    batch_size: int
+    precision: Precision
+
+
 @dataclass
 class SegmentFieldOfView(beam.PTransform):
     """Find the field of view of every chunk.
@@ -266,21 +282,17 @@ class SegmentFieldOfView(beam.PTransform):
     Takes a PCollection of `Chunk`. Gives one of `SegmentedChunk`, one per element.
 
     Attributes:
-        models: folder of the registry.
+        networks: which, and how they are asked.
         frames_per_clip: frames of a chunk to segment; None for all.
-        batch_size: frames in one call of the network.
     """
 
-    models: Path
+    networks: Networks
     frames_per_clip: int | None
-    batch_size: int
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
         """Wire the step."""
         return chunks | RunInference(
-            FieldOfViewModelHandler(
-                self.models, frames_per_clip=self.frames_per_clip, batch_size=self.batch_size
-            )
+            FieldOfViewModelHandler(frames_per_clip=self.frames_per_clip, **vars(self.networks))
         )
 
 
@@ -291,12 +303,11 @@ class ClassifyViews(beam.PTransform):
     Takes a PCollection of `SegmentedChunk`. Gives one of `ClassifiedChunk`, one per element.
     """
 
-    models: Path
-    batch_size: int
+    networks: Networks
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
         """Wire the step."""
-        return chunks | RunInference(ViewModelHandler(self.models, batch_size=self.batch_size))
+        return chunks | RunInference(ViewModelHandler(**vars(self.networks)))
 
 
 @dataclass
@@ -306,12 +317,11 @@ class SegmentLeftVentricle(beam.PTransform):
     Takes a PCollection of `ClassifiedChunk`. Gives one of `OutlinedChunk`, one per element.
     """
 
-    models: Path
-    batch_size: int
+    networks: Networks
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
         """Wire the step."""
-        return chunks | RunInference(LeftVentricleModelHandler(self.models, batch_size=self.batch_size))
+        return chunks | RunInference(LeftVentricleModelHandler(**vars(self.networks)))
 
 
 @dataclass
@@ -321,19 +331,17 @@ class ClassifyHypertrophy(beam.PTransform):
     Takes a PCollection of `OutlinedChunk`. Gives one of `AssessedChunk`, one per element.
 
     Attributes:
-        models: folder of the registry.
-        batch_size: frames in one call of the network.
+        networks: which, and how they are asked.
         end_diastole: which frames of a clip are assessed.
     """
 
-    models: Path
-    batch_size: int
+    networks: Networks
     end_diastole: EndDiastole = "first_frames"
 
     def expand(self, chunks: beam.PCollection) -> beam.PCollection:
         """Wire the step."""
         return chunks | RunInference(
-            HypertrophyModelHandler(self.models, batch_size=self.batch_size, end_diastole=self.end_diastole)
+            HypertrophyModelHandler(end_diastole=self.end_diastole, **vars(self.networks))
         )
 
 

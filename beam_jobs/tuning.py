@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import structlog
 
+from beam_jobs.records import Precision
 from beam_jobs.settings import WorkerSettings
 from echo_models.errors import ModelsError
 from echo_models.manifest import MANIFEST, TASKS, sha256_of
@@ -59,12 +60,12 @@ def tuned(settings: WorkerSettings) -> WorkerSettings:
     registry = Registry(settings.models)
     try:
         registry.install_shipped()
-        key = _key([registry.resolve(task) for task in TASKS])
+        key = _key(settings.precision, [registry.resolve(task) for task in TASKS])
     except ModelsError:
         return settings  # the worker will say so
     file = settings.root / FILE
     known = _read(file)
-    found = known.get(key) or _try_out(settings.models)
+    found = known.get(key) or _try_out(settings.models, settings.precision)
     if not found:
         return settings
     if key not in known:
@@ -94,11 +95,14 @@ def best(rates: Mapping[int, Mapping[int, float]]) -> dict[str, int]:
     return {"threads": threads, "batch_size": size}
 
 
-def measure(models: Path, sizes: Sequence[int] | None = None) -> dict[int, float]:
+def measure(
+    models: Path, sizes: Sequence[int] | None = None, *, precision: Precision = "float32"
+) -> dict[int, float]:
     """Run the networks in production on noise.
 
     Args:
         models: folder of the registry.
+        precision: what they compute in.
         sizes: frames at a time to try; None for those that suit what Keras runs on.
 
     Returns:
@@ -106,11 +110,11 @@ def measure(models: Path, sizes: Sequence[int] | None = None) -> dict[int, float
     """
     import numpy as np  # noqa: PLC0415 - in a process of its own, see `_try_out`
 
+    from beam_jobs.model_handlers import load_network  # noqa: PLC0415
     from echo_models.backend import has_gpu  # noqa: PLC0415
-    from echo_models.bundle import load_bundle_cached  # noqa: PLC0415
     from echo_models.preprocessing import COLUMNS, ROWS  # noqa: PLC0415
 
-    bundles = {task: load_bundle_cached(Registry(models).resolve(task)) for task in TASKS}
+    bundles = {task: load_network(models, task, precision) for task in TASKS}
     rates = {}
     for size in sizes or (GPU_SIZES if has_gpu() else CPU_SIZES):
         frames = np.random.default_rng(0).integers(0, 256, (size, ROWS, COLUMNS)).astype(np.uint8)
@@ -126,7 +130,7 @@ def measure(models: Path, sizes: Sequence[int] | None = None) -> dict[int, float
     return rates
 
 
-def _try_out(models: Path) -> dict[str, int] | None:
+def _try_out(models: Path, precision: Precision) -> dict[str, int] | None:
     """Measure with all cores and with half of them, each in a process of its own."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     _log.info("tuning", cores=cores)
@@ -136,7 +140,7 @@ def _try_out(models: Path) -> dict[str, int] | None:
         use_threads(threads, environment)
         try:
             tried = subprocess.run(  # noqa: S603 - this very module
-                [sys.executable, "-m", __name__, str(models)],
+                [sys.executable, "-m", __name__, str(models), precision],
                 capture_output=True,
                 check=True,
                 timeout=_TRIAL_S,
@@ -151,7 +155,7 @@ def _try_out(models: Path) -> dict[str, int] | None:
     return found
 
 
-def _key(bundles: Sequence[Path]) -> str:
+def _key(precision: Precision, bundles: Sequence[Path]) -> str:
     """Tell machine, libraries and bundles apart from all others."""
     what = [
         platform.machine(),
@@ -159,6 +163,7 @@ def _key(bundles: Sequence[Path]) -> str:
         os.cpu_count(),
         sorted(path.name for path in Path("/proc/driver/nvidia/gpus").glob("*")),
         os.environ.get("KERAS_BACKEND"),
+        precision,
         version("keras"),
         version("tensorflow"),
         [sha256_of(folder / MANIFEST) for folder in bundles],
@@ -194,4 +199,8 @@ def _write(file: Path, known: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(measure(Path(sys.argv[1]))))
+    sys.stdout.write(
+        json.dumps(
+            measure(Path(sys.argv[1]), precision="bfloat16" if "bfloat16" in sys.argv[2:] else "float32")
+        )
+    )

@@ -30,13 +30,9 @@ from echo_models.manifest import TASKS
 from echo_models.phantom import generate_frames
 from echo_models.preprocessing import apply_mask, to_input
 from echo_models.registry import Registry
-
-FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16"})
-EXACT: Final = ("logit", "probabilit")
-"""Beginnings of the names of layers that compute in float32, as in training (`echo_models.networks`)."""
+from echo_models.rounding import FLAGS, flags_here, in_bfloat16
 
 BATCH: Final = 16
-CPUINFO: Final = Path("/proc/cpuinfo")
 
 _log = structlog.get_logger(__name__)
 
@@ -52,42 +48,6 @@ class Size:
 
 QUICK: Final = Size(subjects=1, frames_per_clip=1, rounds=1)
 FULL: Final = Size(subjects=8, frames_per_clip=4, rounds=7)
-
-
-def bfloat16_flags(cpuinfo: str) -> frozenset[str]:
-    """Find the instructions for bfloat16 that every processor has.
-
-    Args:
-        cpuinfo: the text of /proc/cpuinfo.
-    """
-    of_each = [
-        FLAGS.intersection(line.partition(":")[2].split())
-        for line in cpuinfo.splitlines()
-        if line.partition(":")[0].strip() == "flags"
-    ]
-    return frozenset.intersection(*of_each) if of_each else frozenset()
-
-
-def flags_here() -> frozenset[str]:
-    """Find the instructions of this machine; none where Linux does not tell."""
-    try:
-        return bfloat16_flags(CPUINFO.read_text(encoding="ascii", errors="replace"))
-    except OSError:
-        return frozenset()
-
-
-def in_bfloat16(model: keras.Model) -> keras.Model:
-    """Copy a network into one that computes in bfloat16; weights, logits and outputs stay float32."""
-    last = model.layers[-1].name
-
-    def copy(layer: keras.Layer) -> keras.Layer:
-        is_exact = layer.name == last or layer.name.startswith(EXACT)
-        policy = "float32" if is_exact else "mixed_bfloat16"
-        return layer.__class__.from_config({**layer.get_config(), "dtype": policy})
-
-    copied = keras.models.clone_model(model, clone_function=copy, recursive=True)
-    copied.set_weights(model.get_weights())
-    return copied
 
 
 def labels_of(task: str, outputs: npt.NDArray[np.float32]) -> npt.NDArray[Any]:

@@ -36,6 +36,7 @@ from echo_models.manifest import (
 )
 from echo_models.open_set import Reference, read_reference, with_features
 from echo_models.preprocessing import shrink, to_input
+from echo_models.rounding import in_bfloat16
 from echo_models.temperature import temper
 
 _RUNS_SIDE_BY_SIDE: Final = keras.backend.backend() == "tensorflow"
@@ -277,27 +278,34 @@ def load_bundle(folder: Path) -> Bundle:
     return Bundle(manifest, folder, model, reference)
 
 
-_cache: OrderedDict[str, Bundle] = OrderedDict()
+_cache: OrderedDict[tuple[str, bool], Bundle] = OrderedDict()
 _cache_lock = threading.Lock()
 
 
-def load_bundle_cached(folder: Path) -> Bundle:
+def load_bundle_cached(folder: Path, *, is_rounded: bool = False) -> Bundle:
     """Load a bundle once per process, known by its content; the rarest used of many are let go.
+
+    Args:
+        folder: of the bundle.
+        is_rounded: whether it is to compute in bfloat16.
 
     Raises:
         BundleError: as `load_bundle`.
     """
     try:
-        digest = sha256_of(folder / MANIFEST)
+        key = sha256_of(folder / MANIFEST), is_rounded
     except FileNotFoundError as error:
         raise BundleError(f"a bundle has a {MANIFEST}; {folder} has none") from error
     with _cache_lock:
-        if digest not in _cache:
-            _cache[digest] = load_bundle(folder)
+        if key not in _cache:
+            bundle = load_bundle(folder)
+            if is_rounded:
+                bundle = Bundle(bundle.manifest, folder, in_bfloat16(bundle.model), bundle.reference)
+            _cache[key] = bundle
             if len(_cache) > _CACHED_BUNDLES:
                 _cache.popitem(last=False)
-        _cache.move_to_end(digest)
-        return _cache[digest]
+        _cache.move_to_end(key)
+        return _cache[key]
 
 
 def _check_output(task: str, output: tuple[int | None, ...], size: tuple[int, int], classes: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beam_jobs import model_handlers
 from beam_jobs.inference import a4c_indexes
 from beam_jobs.model_handlers import (
     WAITING_FRAMES,
@@ -111,3 +112,21 @@ def test_a_handler_loads_what_is_in_production_and_loads_it_once(tmp_path: Path)
     assert handler.load_model().manifest.name == "view-newer"
     registry.rollback("view")
     assert handler.load_model() is first
+
+
+@pytest.mark.parametrize("has_bfloat16", [False, True])
+def test_a_network_computes_in_bfloat16_only_where_the_processor_does(
+    has_bfloat16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(model_handlers, "computes_bfloat16", lambda: has_bfloat16)
+    model_handlers._has_bfloat16.cache_clear()
+    root = write_bright_registry(tmp_path / "models").root
+    handlers = [ViewModelHandler(root, batch_size=4, precision="bfloat16") for _ in range(2)]
+    rounded, again = (handler.load_model() for handler in handlers)
+    model_handlers._has_bfloat16.cache_clear()
+    assert again is rounded
+    exact = ViewModelHandler(root, batch_size=4).load_model()
+    assert (rounded is exact) is not has_bfloat16
+    computed_in = {layer.compute_dtype for layer in rounded.model.layers}
+    assert ("bfloat16" in computed_in) is has_bfloat16
+    assert capsys.readouterr().out.count("bfloat16_not_available") == (0 if has_bfloat16 else 1)

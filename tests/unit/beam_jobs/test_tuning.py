@@ -18,7 +18,7 @@ FOUND = {"threads": 3, "batch_size": 8}
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     tries: list[Path] = []
 
-    def try_out(models: Path) -> dict[str, int]:
+    def try_out(models: Path, _: str) -> dict[str, int]:
         tries.append(models)
         return FOUND
 
