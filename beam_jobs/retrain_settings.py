@@ -104,14 +104,14 @@ class RetrainSettings(SectionSettings):
     )
     preset: Literal["small", "paper"] = Field("small", description="Widths of the networks.")
     head: Literal["sigmoid", "k_plus_1"] = Field(
-        "sigmoid",
+        "k_plus_1",
         description="How the GAN tells real from generated: a unit of its own, or one more class.",
     )
-    ema_decay: float | None = Field(
-        None,
-        gt=0,
+    ema_decay: float = Field(
+        0.99,
+        ge=0,
         lt=1,
-        description="Share of the moving average of the weights that a step keeps; none to classify with the "
+        description="Share of the moving average of the weights that a step keeps; 0 to classify with the "
         "last ones.",
     )
     ensemble: int = Field(1, ge=1, description="GANs of different seeds whose probabilities are averaged.")

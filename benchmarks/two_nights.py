@@ -177,7 +177,6 @@ def kept(path: Path, root: Path, size: Size, seed: int, *, epochs: int) -> Night
             task="view",
             seed=seed,
             epochs=epochs,
-            ema_decay=0.99,
             **GATE,
             labeled_subjects=size.labeled_subjects,
             test_subjects=size.test_subjects,

@@ -128,7 +128,7 @@ def _schedule(order: NightOrder, unlabeled: int) -> GanSchedule:
 
 def _options(order: NightOrder) -> GanOptions:
     settings = order.settings
-    return GanOptions(head=settings.head, ema_decay=settings.ema_decay, ensemble=settings.ensemble)
+    return GanOptions(head=settings.head, ema_decay=settings.ema_decay or None, ensemble=settings.ensemble)
 
 
 def _training_record(

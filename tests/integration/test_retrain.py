@@ -145,10 +145,10 @@ def pushgateway() -> Iterator[str]:
 
 def test_a_night_trains_the_gan_that_its_settings_ask_for(tmp_path: Path, fixed_set: LabeledFrames) -> None:
     root = make_root(tmp_path, fixed_set, knows="opposite")
-    night = a_night(root, head="k_plus_1", ema_decay=0.9, ensemble=2)
+    night = a_night(root, head="sigmoid", ema_decay=0.9, ensemble=2)
     training = load_bundle(root / "models" / "lvh" / night.version).manifest.training
     assert {name: training["options"][name] for name in ("head", "ema_decay", "ensemble")} == {
-        "head": "k_plus_1",
+        "head": "sigmoid",
         "ema_decay": 0.9,
         "ensemble": 2,
     }
