@@ -259,7 +259,7 @@ def main() -> None:
     configure_logging(quiet=True)
     quiet_beam()
     with tempfile.TemporaryDirectory() as scratch:
-        work = options.work or Path(scratch)
+        work = (options.work or Path(scratch)).absolute()
         work.mkdir(parents=True, exist_ok=True)
         nights = dict(run_nights(SIZES[options.size], work, options.seed))
         text = report(options.size, options.seed, nights)

@@ -78,7 +78,7 @@ def train_model(order: NightOrder) -> NightOrder:
         on_step=ProgressFile(order.workplace),
         out_of_time=lambda: time.monotonic() > deadline,
     )
-    epochs = int(max(entry["epoch"] for entry in trained.log))
+    epochs = int(max((entry["epoch"] for entry in trained.log), default=0))
     training = _training_record(order, pool, labeled, len(unlabeled), epochs=epochs)
     np.save(order.workplace / _PROBE_FILE, classify(trained.classifier, _probe(labeled)))
     write_bundle(
