@@ -24,10 +24,10 @@ class WorkerSettings(SectionSettings):
     http_port: Port = Field(default=9109, description="HTTP port; 0 takes a free one.")
     studies_per_batch: int = Field(default=8, ge=1, description="Most studies in one pipeline.")
     batches_at_once: int = Field(
-        default=2,
+        default=1,
         ge=1,
-        description="Pipelines at work at once in this process: one has the networks while another reads or "
-        "writes.",
+        description="Pipelines at work at once in this process: with more, one may have the networks while "
+        "another reads or writes.",
     )
     batch_size: int = Field(
         default=64,

@@ -4,8 +4,8 @@ In this process it claims a batch, runs a bounded pipeline over it, and claims a
 pipeline claims without end and the worker watches over it: see `beam_jobs.driver`. Named studies are
 batches on either.
 
-Several batches are at work at once, each in a thread of its own: while one waits for a disk, is described
-to Beam or has little left to do, another has the networks.
+Where `batches_at_once` says so, several batches are at work at once, each in a thread of its own: while one
+waits for a disk, is described to Beam or has little left to do, another may have the networks.
 
 A batch is claimed under leases that a heartbeat renews. Studies are committed one by one inside the
 pipeline; if it fails, those not yet committed are given back with the error, and the ledger decides

@@ -13,7 +13,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -49,9 +48,6 @@ class Size:
     frames_per_clip: int
     rounds: int
 
-
-BATCHES: Final = 4
-"""That the studies of a round make: as in a backlog, one batch ends while another is under way."""
 
 QUICK = Size(studies=4, frames_per_clip=24, rounds=3)
 FULL = Size(studies=16, frames_per_clip=48, rounds=7)
@@ -129,7 +125,7 @@ def main() -> None:
     with shipped_archive(
         frames_per_clip=size.frames_per_clip,
         models=options.models,
-        studies_per_batch=max(1, size.studies // BATCHES),
+        studies_per_batch=size.studies,
     ) as archive:
         tell(measure(archive, size), options)
 

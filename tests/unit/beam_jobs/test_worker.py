@@ -78,8 +78,8 @@ def test_batches_follow_until_the_queue_is_empty(
     assert ledger.counts_by_state()["done"] == 10
 
 
-def test_two_batches_are_at_work_at_once(settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = fill(settings, 4)
+def use_two_that_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each batch wait until another is at work beside it."""
     both = threading.Barrier(2, timeout=60)
 
     def batch(claims: Sequence[StudyClaim], used: WorkerSettings) -> None:
@@ -87,7 +87,14 @@ def test_two_batches_are_at_work_at_once(settings: WorkerSettings, monkeypatch: 
         committing(used, claims)
 
     use(monkeypatch, batch)
-    with Worker(settings.model_copy(update={"studies_per_batch": 1}), AT_ONCE) as worker:
+
+
+def test_two_batches_are_at_work_at_once(settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = fill(settings, 4)
+    use_two_that_meet(monkeypatch)
+    with Worker(
+        settings.model_copy(update={"studies_per_batch": 1, "batches_at_once": 2}), AT_ONCE
+    ) as worker:
         worker.run(once=True)
     assert ledger.counts_by_state()["done"] == 4
 
@@ -96,14 +103,10 @@ def test_named_studies_are_at_work_at_once_too(
     settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = fill(settings, 3)
-    both = threading.Barrier(2, timeout=60)
-
-    def batch(claims: Sequence[StudyClaim], used: WorkerSettings) -> None:
-        both.wait()
-        committing(used, claims)
-
-    use(monkeypatch, batch)
-    with Worker(settings.model_copy(update={"studies_per_batch": 1}), AT_ONCE) as worker:
+    use_two_that_meet(monkeypatch)
+    with Worker(
+        settings.model_copy(update={"studies_per_batch": 1, "batches_at_once": 2}), AT_ONCE
+    ) as worker:
         worker.run_studies([uid(0), uid(2)])
     assert [ledger.show_study(uid(n)).state for n in range(3)] == ["done", "complete", "done"]
 
@@ -129,7 +132,9 @@ def test_a_study_that_failed_before_has_the_process_to_itself(
             at_work.discard(claim.study_key)
 
     use(monkeypatch, batch)
-    with Worker(settings.model_copy(update={"studies_per_batch": 1}), AT_ONCE) as worker:
+    with Worker(
+        settings.model_copy(update={"studies_per_batch": 1, "batches_at_once": 2}), AT_ONCE
+    ) as worker:
         worker.run(once=True)
     assert [ledger.show_study(uid(n)).state for n in range(4)] == ["done", "failed", "done", "done"]
     assert (len(beside), beside[-1]) == (2, set())
@@ -194,7 +199,7 @@ def test_a_stopped_worker_finishes_its_batch_and_claims_no_more(
     settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = fill(settings, 9)
-    worker = Worker(settings.model_copy(update={"batches_at_once": 1}), AT_ONCE)
+    worker = Worker(settings, AT_ONCE)
 
     def batch(claims: Sequence[StudyClaim], used: WorkerSettings) -> None:
         worker.stop()
@@ -224,7 +229,6 @@ def test_an_idle_worker_waits_for_studies(settings: WorkerSettings, monkeypatch:
 def test_a_ledger_that_does_not_answer_is_asked_again(
     settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = settings.model_copy(update={"batches_at_once": 1})
     with Worker(settings, AT_ONCE) as worker:
         asked = []
 
