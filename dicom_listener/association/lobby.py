@@ -140,7 +140,6 @@ class Lobby:
         connection.setblocking(False)
         if self._ssl_context is None:
             return connection
-        connection.getpeername()  # raises if the peer is gone, before `wrap_socket` takes the socket over
         return self._ssl_context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
 
     def _serve(self, guest: _Guest) -> None:

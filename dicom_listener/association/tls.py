@@ -5,7 +5,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -29,6 +29,26 @@ _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3
 _log = structlog.get_logger(__name__)
 
 
+class ServerSocket(ssl.SSLSocket):
+    """A socket that is closed once its peer is known to be gone.
+
+    `wrap_socket` takes a socket over before it looks who is at the other end; if nobody is, it raises, and
+    what it had made would stay open until it is collected.
+    """
+
+    def getpeername(self) -> Any:
+        """Give the peer's address.
+
+        Raises:
+            OSError: the peer is gone; the socket is closed.
+        """
+        try:
+            return super().getpeername()
+        except OSError:
+            self.close()
+            raise
+
+
 def server_context(settings: ListenerSettings, *, clock: Callable[[], float] = time.time) -> ssl.SSLContext:
     """Build what a server needs to speak TLS.
 
@@ -41,6 +61,7 @@ def server_context(settings: ListenerSettings, *, clock: Callable[[], float] = t
             read or that is another certificate's, a certificate that has expired or is no server's.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslsocket_class = ServerSocket
     context.minimum_version = _VERSIONS[settings.tls_minimum_version]
     context.set_ciphers(CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE

@@ -1,7 +1,11 @@
 """Certificates are checked before the start, and every fault is told at once."""
 
+import select
 import shutil
+import socket
 import ssl
+import struct
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from dicom_listener.association.tls import (
 from dicom_listener.errors import CertificateError
 from dicom_listener.settings import ListenerSettings
 from tests.certificates import Authority, Issued
+from tests.programs import DEADLINE_S
 
 DAY_S = 86400.0
 
@@ -47,6 +52,28 @@ def faults_of(settings: ListenerSettings, **clock: Any) -> str:
         server_context(settings, **clock)
     assert all(fault in str(caught.value) for fault in caught.value.faults)
     return "\n".join(caught.value.faults)
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01"])
+def test_a_peer_that_is_gone_before_the_handshake_leaves_no_socket_open(
+    sent: bytes, ours: Issued, tmp_path: Path
+) -> None:
+    context = server_context(make_settings(tmp_path, ours))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = socket.create_connection(server.getsockname(), DEADLINE_S)
+        connection, _ = server.accept()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset on close
+        peer.sendall(sent)
+        peer.close()
+        assert select.select([connection], [], [], DEADLINE_S)[0]
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - of any number: only that it is told
+            context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+    frames = (frame for frame, _ in traceback.walk_tb(caught.value.__traceback__))
+    made = [
+        value for frame in frames for value in frame.f_locals.values() if isinstance(value, ssl.SSLSocket)
+    ]
+    assert made
+    assert {each.fileno() for each in made} == {-1}
 
 
 def test_what_is_configured_is_what_is_spoken(authority: Authority, ours: Issued, tmp_path: Path) -> None:
